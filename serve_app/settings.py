@@ -1,0 +1,318 @@
+"""All settings, read once: the only reader of the environment and of ``configs/*.yaml``.
+
+A value comes from the first of these that has it:
+
+1. arguments of ``Settings(...)``
+2. the environment
+3. ``.env`` in ``ATELIER_HOME`` (names it does not know are somebody else's and ignored)
+4. ``configs/<APP_ENV>.yaml`` in ``ATELIER_HOME`` (an unknown name stops the start)
+5. ``configs/base.yaml``
+6. the default in the model
+
+The boxes of the graph never see ``Settings``: each gets its own small frozen config by ``bind``. Where replicas run, how many and on
+what share of a GPU is not here but in ``AppArgs``, which Serve reads from ``serve_config.yaml``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticUndefined
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from deployments.engines.face_swap.config import FaceSwapConfig
+from deployments.engines.media.limits import MediaLimits
+from deployments.jobs.intake import IntakeLimits
+from deployments.jobs.runner import RunnerConfig
+from deployments.jobs.service import ServiceConfig
+from deployments.jobs.spec import POOL_BY_KIND
+from deployments.jobs.store import StoreConfig
+from deployments.storage.factory import StorageConfig
+from deployments.storage.fetch import FetchConfig
+from deployments.storage.inputs import InputCacheConfig
+from deployments.worker import WorkerConfig
+from serve_app.api.config import ApiConfig
+
+HOME = Path(__file__).resolve().parent.parent
+NOT_IN_YAML = frozenset({"home", "app_env"})  # they decide which yaml is read
+ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
+    ("store", "database_url"): "ATELIER_DATABASE_URL",
+    ("storage", "provider"): "STORAGE_PROVIDER",
+    ("fetch", "allow"): "ATELIER_FETCH_ALLOW",
+    ("fetch", "max_bytes"): "media.max_bytes",
+    ("worker", "slots"): "args.pools.<name>.slots in serve_config.yaml",
+    ("worker", "drain_s"): "args.pools.<name>.graceful_shutdown_timeout_s in serve_config.yaml",
+    ("face_swap", "limits"): "the media settings",
+    ("face_swap", "session", "device"): "args.profile in serve_config.yaml",
+    ("api", "title"): "the code",
+    ("api", "version"): "the code",
+}
+
+
+class StrictYaml(YamlConfigSettingsSource):
+    """A yaml file in which every name must be a setting."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"the settings file {path} does not exist: check APP_ENV and ATELIER_HOME")
+        super().__init__(settings_cls, yaml_file=path, yaml_file_encoding="utf-8")
+        unknown = sorted(self.yaml_data.keys() - (settings_cls.model_fields.keys() - NOT_IN_YAML))
+        if unknown:
+            raise ValueError(f"{path} sets what is no setting: {', '.join(unknown)}")
+
+
+class Settings(BaseSettings):
+    """What an operator may choose, except placement."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ATELIER_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,  # a rejected value may be a secret
+    )
+
+    # A validation alias is the whole name in the environment, without the prefix.
+    app_env: Literal["development", "production"] = Field(
+        "development", validation_alias="app_env", description="settings profile: which configs/<APP_ENV>.yaml is read"
+    )
+    home: Path = Field(HOME, description="folder of configs/ and workflows/; default: the folder above serve_app")
+    data_dir: Path = Field(Path("var"), description="database, local store and caches; a relative path starts at ATELIER_HOME")
+    database_url: str | None = Field(
+        None,
+        description="job database, sqlite:///<path> or postgresql+psycopg://user@host/name with the password in PGPASSWORD; "
+        "default: atelier.db in ATELIER_DATA_DIR",
+    )
+    host: str = Field("127.0.0.1", validation_alias="host", description="address to listen on; anything else than loopback is your choice")
+    port: int = Field(8000, ge=1, le=65535, validation_alias="port", description="port to listen on")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="log_level", description="least level logged")
+    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts and CIDRs that may be fetched from although they are private; comma-separated"
+    )
+
+    store_node_label: Annotated[dict[str, str] | None, NoDecode] = Field(
+        None, description="Ray label of the machine that keeps the job database, such as disk=jobs; default: the head node"
+    )
+    storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local")
+
+    store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
+    worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
+    runner: RunnerConfig = Field(RunnerConfig(), description="how workers keep in touch with the store")
+    media: MediaLimits = Field(MediaLimits(), description="upper bounds of inputs")
+    storage: StorageConfig = Field({}, description="object store")  # type: ignore[assignment]  # same
+    fetch: FetchConfig = Field({}, description="inputs by URL")  # type: ignore[assignment]  # same
+    inputs: InputCacheConfig = Field({}, description="cache of inputs on each machine")  # type: ignore[assignment]  # same
+    face_swap: FaceSwapConfig = Field({}, description="face-swap engine")  # type: ignore[assignment]  # same
+    api: ApiConfig = Field(ApiConfig(), description="HTTP API")
+    intake: IntakeLimits = Field(IntakeLimits(), description="upper bounds of uploads")
+    service: ServiceConfig = Field(ServiceConfig(), description="upper bounds of requests")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- replaced, because its place follows from ATELIER_HOME
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- not offered
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources in their order; the first two say where the others lie."""
+        home = _first("home", init_settings, env_settings) or HOME
+        dotenv = DotEnvSettingsSource(settings_cls, env_file=Path(home) / ".env", env_file_encoding="utf-8")
+        profile = _first("app_env", init_settings, env_settings, dotenv) or settings_cls.model_fields["app_env"].default
+        configs = Path(home) / "configs"
+        yaml = [StrictYaml(settings_cls, configs / f"{name}.yaml") for name in (profile, "base")]
+        return init_settings, env_settings, dotenv, *yaml
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("fetch_allow", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute_home(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("data_dir")
+    @classmethod
+    def _below_home(cls, value: Path, info: ValidationInfo) -> Path:
+        return info.data["home"] / value.expanduser() if "home" in info.data else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _sqlite_in_data_dir(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and "data_dir" in info.data:
+            return f"sqlite:///{info.data['data_dir'] / 'atelier.db'}"
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_home_per_fact(cls, values: dict[str, object]) -> dict[str, object]:
+        for path, home in ELSEWHERE.items():
+            if _is_given(values, path):
+                raise ValueError(f"{'.'.join(path)} is not set here but by {home}")
+        return values
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _store_uses_the_database(cls, value: object, info: ValidationInfo) -> object:
+        return _fill(value, database_url=info.data.get("database_url"))
+
+    @field_validator("store_node_label", mode="before")
+    @classmethod
+    def _split_labels(cls, value: object) -> object:
+        return dict(part.strip().split("=", 1) for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("storage", mode="before")
+    @classmethod
+    def _storage_of_the_provider(cls, value: object, info: ValidationInfo) -> object:
+        given = _below_data_dir(value, "objects", info)
+        return {**given, "provider": info.data.get("storage_provider")} if isinstance(given, Mapping) else given
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _inputs_in_data_dir(cls, value: object, info: ValidationInfo) -> object:
+        return _below_data_dir(value, "inputs", info)
+
+    @field_validator("fetch", mode="before")
+    @classmethod
+    def _fetch_within_the_limits(cls, value: object, info: ValidationInfo) -> object:
+        media = info.data.get("media")
+        return _fill(value, allow=info.data.get("fetch_allow"), max_bytes=media.max_bytes if media else None)
+
+    @field_validator("face_swap", mode="before")
+    @classmethod
+    def _face_swap_uses_the_limits(cls, value: object, info: ValidationInfo) -> object:
+        return _fill(value, limits=info.data.get("media"))
+
+    @model_validator(mode="after")
+    def _heartbeats_fit_in_a_lease(self) -> Settings:
+        if self.runner.heartbeat_s * 2 > self.store.lease_s:
+            raise ValueError("runner.heartbeat_s must be at most half of store.lease_s, or one slow heartbeat loses the job")
+        return self
+
+
+class PoolOptions(BaseModel):
+    """Where the replicas of a pool run and how their number follows the queue. Written under ``args.pools.<name>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_replicas: int = Field(1, ge=0, description="replicas kept when there is no work; 0 frees the GPU and pays the start again")
+    initial_replicas: int | None = Field(None, ge=0, description="replicas at deploy; default: min_replicas")
+    max_replicas: int = Field(1, ge=1, description="replicas at most")
+    num_gpus: float = Field(0.25, gt=0, description="share of a GPU for one replica, in the gpu profile only; above 1 a whole number")
+    num_cpus: float = Field(0.0, ge=0, description="cores that Ray books for one replica; 0, because thread counts are set explicitly")
+    slots: int = Field(1, ge=1, description="jobs that one replica runs at once, sharing its loaded models")
+    target_wait_s: float | None = Field(None, gt=0, description="scale so that queued work waits no longer; default: one job a slot")
+    upscale_delay_s: float = Field(1.0, ge=0, description="how long the wish for more replicas must last")
+    downscale_delay_s: float = Field(60.0, ge=0, description="how long the wish for fewer replicas must last")
+    downscale_to_zero_delay_s: float = Field(300.0, ge=0, description="how long a pool must be idle before its last replica goes")
+    graceful_shutdown_timeout_s: float = Field(600.0, gt=0, description="how long a replica that drains may finish its jobs")
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> PoolOptions:
+        initial = self.min_replicas if self.initial_replicas is None else self.initial_replicas
+        if not self.min_replicas <= initial <= self.max_replicas:
+            raise ValueError("a pool needs min_replicas <= initial_replicas <= max_replicas")
+        return self
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("Ray gives shares of one GPU or whole GPUs: num_gpus above 1 must be a whole number")
+        return value
+
+
+class AppArgs(BaseModel):
+    """The ``args:`` of the application in ``serve_config.yaml``: placement, nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu where the cluster has one; gpu without one is an error")
+    pools: dict[str, PoolOptions] = Field(
+        default_factory=lambda: {name: PoolOptions() for name in sorted(set(POOL_BY_KIND.values()))},
+        description="options by pool; a pool that is left out does not run",
+    )
+
+    @field_validator("pools")
+    @classmethod
+    def _pools_exist(cls, value: dict[str, PoolOptions]) -> dict[str, PoolOptions]:
+        unknown = sorted(value.keys() - set(POOL_BY_KIND.values()))
+        if unknown:
+            raise ValueError(f"no such pool: {', '.join(unknown)}; there is {', '.join(sorted(set(POOL_BY_KIND.values())))}")
+        return value
+
+
+def environment_example() -> str:
+    """Return the text of ``.env.example``: every name in the environment with its default and its meaning."""
+    head = "# Every setting. Copy to .env and uncomment what you change. Generated from serve_app/settings.py: make env-example\n"
+    return head + "".join(_example_lines(Settings, ()))
+
+
+def _example_lines(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        here = (*path, name)
+        if here in ELSEWHERE:
+            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield f"\n# == {field.description}\n"
+            yield from _example_lines(field.annotation, here)
+        else:
+            prefix = "" if field.validation_alias else "ATELIER_"
+            yield f"\n# {field.description}\n# {prefix}{'__'.join(here).upper()}={_to_text(field.get_default())}\n"
+
+
+def _to_text(default: object) -> str:
+    if default is None or default in {PydanticUndefined, HOME}:
+        return ""
+    if isinstance(default, tuple | frozenset):
+        return json.dumps(sorted(default)) if default else ""
+    return str(default)
+
+
+def _first(name: str, *sources: PydanticBaseSettingsSource) -> str | Path | None:
+    found: list[str | Path | None] = [source().get(name) for source in sources]
+    return next((value for value in found if value), None)
+
+
+def _is_given(values: object, path: tuple[str, ...]) -> bool:
+    if not path:
+        return True
+    return isinstance(values, Mapping) and path[0] in values and _is_given(values[path[0]], path[1:])
+
+
+def _below_data_dir(value: object, folder: str, info: ValidationInfo) -> object:
+    """Give a nested config its ``root``: a folder of the data directory, or what was set, relative to home."""
+    if not isinstance(value, Mapping) or "data_dir" not in info.data:
+        return value
+    root = Path(value.get("root") or info.data["data_dir"] / folder).expanduser()
+    return {**value, "root": info.data["home"] / root}
+
+
+def _fill(value: object, **defaults: object) -> object:
+    """Add to the mapping of a nested config what it takes over from a setting above it."""
+    return {**defaults, **value} if isinstance(value, Mapping) else value
+
+
+if __name__ == "__main__":
+    print(environment_example(), end="")  # noqa: T201 -- make env-example

@@ -1,0 +1,219 @@
+"""Settings: which source wins, what is refused, what is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from serve_app.settings import HOME, AppArgs, PoolOptions, Settings, environment_example
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in ("APP_ENV", "HOST", "PORT", "LOG_LEVEL", "STORAGE_PROVIDER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "configs").mkdir()
+    for name in ("base", "development", "production"):
+        (tmp_path / "configs" / f"{name}.yaml").write_text("{}")
+    return tmp_path
+
+
+def write(home: Path, name: str, text: str) -> None:
+    (home / name).write_text(text)
+
+
+def test_settings_of_this_tree_are_valid_in_both_profiles():
+    development, production = Settings(), Settings(app_env="production")
+    assert (development.home, development.data_dir) == (HOME, HOME / "var")
+    assert (production.host, production.port, production.log_level) == ("127.0.0.1", 8000, "INFO")
+
+
+@pytest.mark.parametrize(
+    ("last_source", "expected"),
+    [("default", 8000), ("base", 1), ("profile", 2), ("dotenv", 3), ("environment", 4), ("init", 5)],
+)
+def test_settings_take_the_value_of_the_nearest_source(home, monkeypatch, last_source, expected):
+    sources = ["default", "base", "profile", "dotenv", "environment", "init"]
+    present = sources[: sources.index(last_source) + 1]
+    arguments = {}
+    if "base" in present:
+        write(home, "configs/base.yaml", "port: 1")
+    if "profile" in present:
+        write(home, "configs/development.yaml", "port: 2")
+    if "dotenv" in present:
+        write(home, ".env", "PORT=3")
+    if "environment" in present:
+        monkeypatch.setenv("PORT", "4")
+    if "init" in present:
+        arguments["port"] = 5
+    assert Settings(home=home, **arguments).port == expected
+
+
+def test_settings_merge_nested_values_of_several_sources(home, monkeypatch):
+    write(home, "configs/base.yaml", "store: {stall_s: 7, max_queued: 3}")
+    write(home, ".env", "ATELIER_STORE__MAX_QUEUED=4")
+    monkeypatch.setenv("ATELIER_STORE__LEASE_S", "20")
+    store = Settings(home=home).store
+    assert (store.stall_s, store.max_queued, store.lease_s) == (7, 4, 20)
+    assert store.database_url == f"sqlite:///{home}/var/atelier.db"
+
+
+def test_settings_read_the_profile_that_dotenv_names(home):
+    write(home, ".env", "APP_ENV=production")
+    write(home, "configs/production.yaml", "log_level: ERROR")
+    settings = Settings(home=home)
+    assert (settings.app_env, settings.log_level) == ("production", "ERROR")
+
+
+def test_settings_find_home_in_the_environment(home, monkeypatch):
+    monkeypatch.setenv("ATELIER_HOME", str(home))
+    write(home, "configs/base.yaml", "port: 9")
+    assert (Settings().home, Settings().port) == (home, 9)
+
+
+@pytest.mark.parametrize("text", ["prot: 1", "store: {leas_s: 1}", "home: /", "app_env: production"])
+def test_settings_refuse_an_unknown_name_in_yaml(home, text):
+    write(home, "configs/base.yaml", text)
+    with pytest.raises(ValueError, match=text.partition(":")[0]):
+        Settings(home=home)
+
+
+def test_settings_ignore_foreign_names_in_dotenv(home):
+    write(home, ".env", "POSTGRES_USER=somebody\nCOMPOSE_PROJECT_NAME=x\nPORT=81\n")
+    assert Settings(home=home).port == 81
+
+
+def test_settings_refuse_a_profile_without_a_file(home):
+    (home / "configs/production.yaml").unlink()
+    with pytest.raises(ValueError, match=r"production\.yaml does not exist"):
+        Settings(home=home, app_env="production")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("", ()), ("10.0.0.0/8", ("10.0.0.0/8",)), (" 10.0.0.0/8 , files.lan,", ("10.0.0.0/8", "files.lan"))],
+)
+def test_fetch_allow_is_split_at_commas(home, monkeypatch, value, expected):
+    monkeypatch.setenv("ATELIER_FETCH_ALLOW", value)
+    assert Settings(home=home).fetch_allow == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("data", "{home}/data"), ("/srv/atelier", "/srv/atelier")])
+def test_data_dir_is_relative_to_home(home, monkeypatch, value, expected):
+    monkeypatch.setenv("ATELIER_DATA_DIR", value)
+    assert str(Settings(home=home).data_dir) == expected.format(home=home)
+
+
+def test_log_level_may_be_written_in_any_case(home, monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert Settings(home=home).log_level == "DEBUG"
+
+
+def test_settings_never_show_a_rejected_value(home, monkeypatch):
+    monkeypatch.setenv("ATELIER_DATABASE_URL", "postgresql+psycopg://u:hunter2@h/d")
+    with pytest.raises(ValidationError) as refused:
+        Settings(home=home)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_settings_refuse_heartbeats_longer_than_half_a_lease(home):
+    with pytest.raises(ValidationError, match="heartbeat_s must be at most half"):
+        Settings(home=home, store={"lease_s": 8}, runner={"heartbeat_s": 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "home_of_the_fact"),
+    [
+        ("ATELIER_STORE__DATABASE_URL", "sqlite:////tmp/x", "ATELIER_DATABASE_URL"),
+        ("ATELIER_WORKER__SLOTS", "2", r"args\.pools\.<name>\.slots in serve_config\.yaml"),
+        ("ATELIER_FACE_SWAP__SESSION__DEVICE", "cuda", r"args\.profile in serve_config\.yaml"),
+    ],
+)
+def test_settings_name_the_home_of_a_fact_that_is_set_elsewhere(home, monkeypatch, name, value, home_of_the_fact):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=f"is not set here but by {home_of_the_fact}"):
+        Settings(home=home)
+
+
+def test_settings_hand_media_limits_to_the_engine_and_the_fetcher(home):
+    settings = Settings(home=home, media={"max_frames": 5, "max_bytes": 6}, fetch_allow=("10.0.0.0/8",))
+    assert settings.face_swap.limits == settings.media
+    assert (settings.fetch.max_bytes, settings.fetch.allow) == (6, ("10.0.0.0/8",))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "{home}/var/objects"),
+        ({"ATELIER_DATA_DIR": "/srv"}, "/srv/objects"),
+        ({"ATELIER_DATA_DIR": "/srv", "ATELIER_STORAGE__ROOT": "/mnt/nfs"}, "/mnt/nfs"),
+        ({"ATELIER_STORAGE__ROOT": "bytes"}, "{home}/bytes"),
+    ],
+)
+def test_objects_lie_in_the_data_dir_unless_told_otherwise(home, monkeypatch, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(Settings(home=home).storage.root) == expected.format(home=home)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", None), ("disk=jobs, zone=a", {"disk": "jobs", "zone": "a"})])
+def test_store_node_label_is_read_as_pairs(home, monkeypatch, value, expected):
+    monkeypatch.setenv("ATELIER_STORE_NODE_LABEL", value)
+    assert Settings(home=home).store_node_label == expected
+
+
+def test_store_node_label_without_a_value_is_refused(home, monkeypatch):
+    monkeypatch.setenv("ATELIER_STORE_NODE_LABEL", "disk")
+    with pytest.raises(ValidationError, match="store_node_label"):
+        Settings(home=home)
+
+
+def test_settings_refuse_an_unknown_storage_provider(home, monkeypatch):
+    monkeypatch.setenv("STORAGE_PROVIDER", "floppy")
+    with pytest.raises(ValidationError, match=r"storage\.provider"):
+        Settings(home=home)
+
+
+def test_settings_cannot_be_changed(home):
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings(home=home).port = 1
+
+
+def test_env_example_is_what_the_settings_say():
+    assert (HOME / ".env.example").read_text(encoding="utf-8") == environment_example(), "run: make env-example"
+
+
+def test_env_example_uncommented_changes_nothing(home):
+    given = [line[2:] for line in environment_example().splitlines() if "=" in line.partition(" ")[2].split(" ")[0] and line[2:3].isupper()]
+    assert len(given) > 20
+    write(home, ".env", "\n".join(given))
+    from_example = Settings(home=home)
+    (home / ".env").unlink()
+    assert from_example == Settings(home=home)
+
+
+def test_app_args_run_every_pool_by_default():
+    assert AppArgs() == AppArgs(profile="auto", pools={"faceswap": PoolOptions()})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"profile": "tpu"}, "profile"),
+        ({"pools": {"facewsap": {}}}, "no such pool: facewsap; there is faceswap"),
+        ({"pools": {"faceswap": {"replicas": 2}}}, "replicas"),
+        ({"pools": {"faceswap": {"min_replicas": 3, "max_replicas": 2}}}, "min_replicas <= initial_replicas <= max_replicas"),
+        ({"pools": {"faceswap": {"initial_replicas": 0}}}, "min_replicas <= initial_replicas <= max_replicas"),
+        ({"pools": {"faceswap": {"num_gpus": 1.5}}}, "whole number"),
+        ({"pools": {"faceswap": {"num_gpus": 0}}}, "num_gpus"),
+    ],
+)
+def test_app_args_refuse_what_cannot_be_placed(args, message):
+    with pytest.raises(ValidationError, match=message):
+        AppArgs.model_validate(args)
