@@ -1,0 +1,59 @@
+"""What this installation can do, as clients and licence auditors read it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Described(BaseModel):
+    """A fixed description, put together at start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelInfo(Described):
+    """A weights file and the terms it may be used under."""
+
+    name: str = Field(examples=["yunet"])
+    version: str | None = None
+    licence: str = Field(description="SPDX expression where one fits", examples=["MIT"])
+    source: str = Field(description="where the file comes from", examples=["OpenCV Zoo"])
+    sha256: str | None = None
+    loaded: bool = True  # False: known, but its file is not installed
+
+
+class EngineInfo(Described):
+    """One engine: what it computes and with which models."""
+
+    name: str = Field(examples=["embedded"])
+    kind: str = Field(examples=["faceswap"])
+    pool: str = Field(examples=["faceswap"])
+    description: str = ""
+    models: tuple[ModelInfo, ...] = ()
+
+
+class MediaFormats(Described):
+    """Media types that are read and written."""
+
+    read: tuple[str, ...] = Field(examples=[("image/png", "image/jpeg", "video/mp4")])
+    write: tuple[str, ...] = Field(examples=[("image/png", "video/mp4")])
+
+
+class LimitsInfo(Described):
+    """The limits a request meets."""
+
+    upload_bytes: int = Field(description="one file of POST /v1/files")
+    inline_bytes: int = Field(description="one decoded base64 reference")
+    body_bytes: int = Field(description="a JSON request body")
+    wait_s: float = Field(description="longest wait of one request")
+    picture_pixels: int | None = None
+    video_side_px: int | None = None
+    video_duration_s: float | None = None
+
+
+class Capabilities(Described):
+    """Engines, models, formats and limits."""
+
+    engines: tuple[EngineInfo, ...]
+    formats: MediaFormats
+    limits: LimitsInfo

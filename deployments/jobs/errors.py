@@ -1,0 +1,253 @@
+"""Every error raised on purpose, in one tree.
+
+::
+
+    ServiceError                      internal_error
+    ├── InvalidInput                  invalid_input            what the caller sent cannot be used
+    │   ├── NoFaceDetected            no_face_detected
+    │   ├── UnsupportedMedia          unsupported_media        a container, codec or picture format we do not read
+    │   ├── MediaTypeMismatch         media_type_mismatch      declared one type, sent another
+    │   ├── MediaTooLarge             media_too_large          over a limit on bytes, pixels, frames or seconds
+    │   ├── UrlNotAllowed             url_not_allowed          the guard refuses the address
+    │   └── IdempotencyConflict       idempotency_key_reused   same key, another payload
+    ├── NotFound                      not_found
+    │   ├── JobNotFound               job_not_found
+    │   └── FileNotFound              file_not_found
+    ├── Conflict                      conflict                 the state of the thing forbids it
+    │   ├── JobExists                 job_exists               same id, another payload
+    │   └── JobNotTerminal            job_not_terminal
+    ├── QueueFull                     queue_full
+    ├── Unavailable                   unavailable              may pass by itself: worth another try
+    │   ├── StoreUnavailable          store_unavailable
+    │   ├── StoreSuperseded           store_superseded
+    │   ├── FetchFailed               fetch_failed
+    │   └── UploadFailed              upload_failed
+    ├── EngineFailed                  engine_failed            a fault of ours while computing
+    ├── JobTimedOut                   job_timed_out
+    ├── JobStalled                    job_stalled
+    ├── WorkerLost                    worker_lost              a lease ran out: its worker died or was cut off
+    ├── LeaseLost                     lease_lost               this attempt no longer owns the job
+    └── JobCancelled                  job_cancelled
+
+Constructor arguments are positional and handed to ``Exception.__init__``: that is what rebuilds an error after the trip between
+processes (an exception with keyword-only arguments arrives as an unserialisable one). ``str(error)`` is the sentence shown to
+the client: it says what to do and never contains a secret, a path of the server or a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of every error we raise on purpose."""
+
+    code: ClassVar[str] = "internal_error"  # stable, part of the API
+    retryable: ClassVar[bool] = False  # whether another attempt of the same job may succeed
+
+
+class InvalidInput(ServiceError):
+    """What the caller sent cannot be used; sending it again will not help."""
+
+    code = "invalid_input"
+
+
+class NoFaceDetected(InvalidInput):
+    """No face above the detection threshold."""
+
+    code = "no_face_detected"
+
+    def __init__(self, role: str) -> None:
+        super().__init__(role)  # args rebuild the error after pickling
+        self.role = role
+
+    def __str__(self) -> str:
+        return f"no face found in the {self.role}: send one in which a face is visible, at least 5 % of the picture's height"
+
+
+class UnsupportedMedia(InvalidInput):
+    """The bytes are of no format that we read."""
+
+    code = "unsupported_media"
+
+
+class MediaTypeMismatch(InvalidInput):
+    """The declared media type disagrees with the bytes."""
+
+    code = "media_type_mismatch"
+
+    def __init__(self, declared: str, found: str) -> None:
+        super().__init__(declared, found)
+        self.declared = declared
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"declared as {self.declared} but the content is {self.found}: correct media_type or leave it out"
+
+
+class MediaTooLarge(InvalidInput):
+    """Over a limit on bytes, pixels, frames or seconds."""
+
+    code = "media_too_large"
+
+
+class UrlNotAllowed(InvalidInput):
+    """The guarded fetcher refuses this address."""
+
+    code = "url_not_allowed"
+
+
+class IdempotencyConflict(InvalidInput):
+    """An idempotency key came back with another payload."""
+
+    code = "idempotency_key_reused"
+
+
+class NotFound(ServiceError):
+    """There is no such thing, or not for this caller."""
+
+    code = "not_found"
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"there is no job {self.job_id}"
+
+
+class FileNotFound(NotFound):
+    """No published file has this id."""
+
+    code = "file_not_found"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(file_id)
+        self.file_id = file_id
+
+    def __str__(self) -> str:
+        return f"there is no file {self.file_id}"
+
+
+class Conflict(ServiceError):
+    """The state of the thing forbids the request."""
+
+    code = "conflict"
+
+
+class JobExists(Conflict):
+    """A client-made job id is taken by another payload."""
+
+    code = "job_exists"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} exists with another payload: choose a new id"
+
+
+class JobNotTerminal(Conflict):
+    """The job has not ended yet."""
+
+    code = "job_not_terminal"
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(job_id, status)
+        self.job_id = job_id
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} is {self.status}: cancel it or wait for its end"
+
+
+class QueueFull(ServiceError):
+    """The pool has as many waiting jobs as it admits."""
+
+    code = "queue_full"
+    retryable = True
+
+    def __init__(self, pool: str, limit: int, retry_after_s: int) -> None:
+        super().__init__(pool, limit, retry_after_s)
+        self.pool = pool
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.limit} jobs already wait for the {self.pool} pool: try again in {self.retry_after_s} s"
+
+
+class Unavailable(ServiceError):
+    """Something that we depend on did not answer; it may by itself."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """The job store did not answer."""
+
+    code = "store_unavailable"
+
+
+class StoreSuperseded(Unavailable):
+    """A newer job store has opened the database: this one may not write any more."""
+
+    code = "store_superseded"
+
+
+class FetchFailed(Unavailable):
+    """An input could not be downloaded."""
+
+    code = "fetch_failed"
+
+
+class UploadFailed(Unavailable):
+    """An artifact could not be stored."""
+
+    code = "upload_failed"
+
+
+class EngineFailed(ServiceError):
+    """The engine broke on an input that it should have taken."""
+
+    code = "engine_failed"
+    retryable = True
+
+
+class JobTimedOut(ServiceError):
+    """The attempt ran longer than the job's ``timeout_s``."""
+
+    code = "job_timed_out"
+
+
+class JobStalled(ServiceError):
+    """The worker lives, but the job made no progress for too long."""
+
+    code = "job_stalled"
+
+
+class WorkerLost(ServiceError):
+    """The lease ran out without a heartbeat."""
+
+    code = "worker_lost"
+    retryable = True
+
+
+class LeaseLost(ServiceError):
+    """This attempt no longer owns the job: stop working on it."""
+
+    code = "lease_lost"
+
+
+class JobCancelled(ServiceError):
+    """The job was cancelled while it ran."""
+
+    code = "job_cancelled"

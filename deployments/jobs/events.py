@@ -1,0 +1,73 @@
+"""What a job tells the world while it lives.
+
+An event's id is ``<epoch>-<n>``: the epoch rises at every start of the store and ``n`` at every event, so an id is never given
+twice although progress is not stored. It is the ``id`` of a server-sent event and the resume token of a WebSocket.
+State events are durable and replayed; of progress a reader gets the newest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Self
+
+from deployments.jobs.errors import InvalidInput
+from deployments.jobs.model import JobError, JobStatus, Progress
+
+
+class EventId(NamedTuple):
+    """Order of an event among all events of all stores; compares as a tuple."""
+
+    epoch: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.n}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``"<epoch>-<n>"``.
+
+        Raises:
+            InvalidInput: not of that form.
+        """
+        epoch, dash, n = text.partition("-")
+        if not (dash and epoch.isascii() and epoch.isdigit() and n.isascii() and n.isdigit()):
+            raise InvalidInput("an event id looks like 3-141: send the id of the last event you saw")
+        return cls(int(epoch), int(n))
+
+
+class EventType(StrEnum):
+    """What changed."""
+
+    STATE = "state"
+    PROGRESS = "progress"
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One change of one job."""
+
+    id: EventId
+    type: EventType
+    job_id: str
+    tenant: str
+    at: float
+    status: JobStatus
+    attempt: int
+    progress: Progress | None = None
+    error: JobError | None = None  # why it failed, or why the attempt before did when it is queued again
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this is the last event of its job."""
+        return self.type is EventType.STATE and self.status.terminal
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """One answer of the store's event feed."""
+
+    events: tuple[JobEvent, ...]
+    last_id: EventId  # where to go on
+    gap: bool  # events were missed (another epoch, or a reader too slow for the ring): read the snapshots again

@@ -1,0 +1,192 @@
+"""How media come in: uploads and base64 become published files, references are checked before a job is accepted.
+
+What the job store keeps never holds media: a spec's references are ``{"url"}`` or ``{"file_id"}`` when it gets there.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.jobs.errors import FileNotFound, InvalidInput, MediaTooLarge, MediaTypeMismatch, StoreUnavailable, UnsupportedMedia
+from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.model import FileRecord, JsonObject
+from deployments.jobs.ports import Clock, JobStore, StoredObject, Uploader
+from deployments.jobs.spec import FileRef, InlineRef, UrlRef
+
+log = get_logger(__name__)
+
+HEAD_BYTES = 512  # what a media type is told from
+UNDECLARED = frozenset({"", "application/octet-stream"})  # what clients send that do not know
+INLINE_FILES = uuid.UUID("6b1b0f57-9a1f-4b0e-9a3a-6f5d3b0c8a21")  # namespace of the ids of inline media; drawn once at random
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")  # control characters and those that reverse the reading order
+
+
+class IntakeLimits(BaseModel):
+    """What one reference may weigh."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest file of POST /v1/files")
+    inline_bytes: int = Field(16 * 1024**2, gt=0, description="largest decoded base64 reference")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRules:
+    """Judgements about media that need knowledge from outside of this package, as plain functions."""
+
+    sniff: Callable[[bytes], str | None]  # media type by the first bytes
+    is_same_type: Callable[[str, str], bool]  # (declared, found)
+    check_url: Callable[[str], None]  # raises UrlNotAllowed; looks at the text only, resolves nothing
+
+
+# Sends a stream to a key, a part at a time: the object appears whole, or not at all when the stream raises.
+UploadStream = Callable[[Uploader, AsyncIterator[bytes], str, str], Awaitable[StoredObject]]
+
+
+class MediaIntake:
+    """Brings a client's media into the object store and checks its references."""
+
+    def __init__(
+        self, store: JobStore, uploader: Uploader, upload_stream: UploadStream, rules: MediaRules, limits: IntakeLimits, clock: Clock
+    ) -> None:
+        self._store = store
+        self._uploader = uploader
+        self._upload_stream = upload_stream
+        self._rules = rules
+        self._limits = limits
+        self._clock = clock
+
+    async def store_file(self, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes]) -> FileRecord:
+        """Stream a file into the object store and publish it.
+
+        Args:
+            tenant: whose file.
+            name: as the client calls it; kept for people, never used as a path.
+            declared: media type the client gave, if any.
+            chunks: the bytes, of any length each.
+
+        Raises:
+            MediaTypeMismatch: the content is of another type than declared.
+            UnsupportedMedia: the content is of no type that we know.
+            MediaTooLarge: longer than ``IntakeLimits.upload_bytes``.
+            UploadFailed: the object store did not take it.
+        """
+        return await self._publish(str(uuid.uuid4()), tenant, name, declared, _limited(chunks, self._limits.upload_bytes))
+
+    async def to_stored(self, tenant: str, reference: UrlRef | FileRef | InlineRef) -> JsonObject:
+        """Check a reference and return what the job's spec keeps: ``{"url"}`` or ``{"file_id"}``, with a declared media type.
+
+        Raises:
+            InvalidInput: base64 that is none, a URL that the guard refuses, a type that disagrees with the file.
+            FileNotFound: no such file for this tenant.
+        """
+        match reference:
+            case UrlRef(url=url):
+                self._rules.check_url(url)
+            case FileRef(file_id=file_id, media_type=declared):
+                self._check_declared(declared, (await self._store.get_file(tenant, file_id)).media_type)
+            case InlineRef():
+                return {"file_id": (await self._store_inline(tenant, reference)).id}
+        return reference.model_dump(mode="json", exclude_none=True)
+
+    async def _store_inline(self, tenant: str, reference: InlineRef) -> FileRecord:
+        data = self._decode_base64(reference.base64)
+        # The id follows from the content: a request that is sent again becomes the same spec, as idempotency needs.
+        file_id = str(uuid.uuid5(INLINE_FILES, f"{tenant}/{hashlib.sha256(data).hexdigest()}"))
+        self._check_declared(reference.media_type, self._type_of(data[:HEAD_BYTES]))
+        try:
+            return await self._store.get_file(tenant, file_id)
+        except FileNotFound:
+            return await self._publish(file_id, tenant, "inline", reference.media_type, _once(data))
+
+    def _decode_base64(self, text: str) -> bytes:
+        if len(text) * 3 // 4 > self._limits.inline_bytes + 2:  # before decoding: the text may be huge
+            raise MediaTooLarge(f"inline media may have {self._limits.inline_bytes} bytes: send it to /v1/files and refer to the file_id")
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidInput("base64 is not standard base64 (RFC 4648, section 4): leave out the data: prefix and line breaks") from None
+
+    async def _publish(self, file_id: str, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes]) -> FileRecord:
+        head, whole = await _peek(chunks)
+        media_type = self._type_of(head)
+        self._check_declared(declared, media_type)
+        key = f"uploads/{tenant}/{file_id}"
+        stored = await self._upload_stream(self._uploader, whole, key, media_type)
+        record = FileRecord(
+            id=file_id,
+            tenant=tenant,
+            key=stored.key,
+            name=to_display_name(name),
+            media_type=media_type,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            created_at=self._clock.time(),
+        )
+        return await self._add(record)
+
+    async def _add(self, record: FileRecord) -> FileRecord:
+        try:
+            return await self._store.add_file(record)
+        except StoreUnavailable:
+            # Whether the record was written is not known: bytes without a record cost space, a record without bytes costs trust.
+            log.warning("file not published, bytes kept", extra=fields(action="file_orphaned", key=record.key))
+            raise
+
+    def _type_of(self, head: bytes) -> str:
+        if not head:
+            raise InvalidInput("the file is empty")
+        found = self._rules.sniff(head)
+        if found is None:
+            raise UnsupportedMedia("the content is of no format that we know: GET /v1/capabilities lists the formats")
+        return found
+
+    def _check_declared(self, declared: str | None, found: str) -> None:
+        plain = (declared or "").partition(";")[0].strip().lower()
+        if plain not in UNDECLARED and not self._rules.is_same_type(plain, found):
+            raise MediaTypeMismatch(plain, found)
+
+
+def to_display_name(name: str) -> str:
+    """Return the last part of a client's file name, printable and at most 200 characters long."""
+    plain = _UNPRINTABLE.sub("", PurePosixPath(name.replace("\\", "/")).name).strip()
+    return plain[-200:] or "file"
+
+
+async def _limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise MediaTooLarge(f"a file may have {limit} bytes")
+        yield chunk
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _peek(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+    """Return the first ``HEAD_BYTES`` and a stream of the whole."""
+    head = b""
+    async for chunk in chunks:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield head
+        async for chunk in chunks:
+            yield chunk
+
+    return head[:HEAD_BYTES], whole()

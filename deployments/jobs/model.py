@@ -1,0 +1,239 @@
+"""The job and the values around it, as frozen dataclasses: they cross processes by pickle and are never changed in place.
+
+Times are seconds since the epoch on the store's clock, as floats; the API renders them as RFC 3339. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+JsonObject = dict[str, Any]  # JSON has no static shape; every producer validates with a pydantic model first
+
+DEFAULT_TENANT = "default"  # a column and an argument everywhere from the first day; always this value until there are API keys
+
+
+class JobStatus(StrEnum):
+    """Where a job is. The last three never change again."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended for good."""
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class Stage(StrEnum):
+    """What a running job is doing. Uploading frees the worker's slot, so depth does not count it."""
+
+    FETCHING = "fetching"
+    COMPUTING = "computing"
+    UPLOADING = "uploading"
+
+
+class Verdict(StrEnum):
+    """The store's answer to a heartbeat."""
+
+    OK = "ok"
+    CANCELLED = "cancelled"  # a person asked for it: stop and acknowledge
+    LOST = "lost"  # another attempt exists or the job has ended: stop and write nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running job is. Not durable: a restarted store has forgotten it until the next heartbeat."""
+
+    stage: Stage
+    fraction: float  # 0..1 of the whole job
+    frame: int | None = None  # frames done
+    frames: int | None = None  # frames in all, where known
+    eta_s: float | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One published output of a job."""
+
+    file_id: str  # what GET /v1/files/{id} answers to
+    name: str  # for people and Content-Disposition; never used as a path
+    media_type: str
+    uri: str  # where it lies: <provider>://<key>
+    size_bytes: int
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file in the object store that clients may read: an upload, or an artifact of a succeeded job."""
+
+    id: str
+    tenant: str
+    key: str  # in the object store; made by us, never by a client
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    created_at: float
+    job_id: str | None = None  # the job that made it; None for an upload
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """How one attempt of a job ended."""
+
+    attempt: int
+    owner: str
+    started_at: float
+    ended_at: float
+    outcome: str  # succeeded, cancelled, released, or an error code such as worker_lost
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, as the client sees it."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a client asks for, validated; the store gives it times and a state."""
+
+    id: str
+    kind: str
+    pool: str
+    spec: JsonObject
+    fingerprint: str  # hash of what the client sent: tells a repeated submit from another one under the same id or key
+    tenant: str = DEFAULT_TENANT
+    priority: int = 0  # higher leaves first
+    requires: str | None = None  # capability that a worker must offer, such as an engine's name
+    max_attempts: int = 3
+    timeout_s: float = 3600.0  # running time of one attempt
+    not_before: float | None = None
+    idempotency_key: str | None = None
+    coalesce_key: str | None = None
+    parent_id: str | None = None
+    retry_of: str | None = None
+    estimate_s: float | None = None
+    webhook: JsonObject | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One unit of accepted work and everything known about it."""
+
+    id: str
+    tenant: str
+    kind: str
+    pool: str
+    spec: JsonObject
+    requires: str | None
+    status: JobStatus
+    attempt: int  # 0 before the first claim; the fencing token of every later write
+    max_attempts: int
+    priority: int
+    timeout_s: float
+    created_at: float
+    not_before: float | None
+    started_at: float | None  # of the newest attempt
+    finished_at: float | None
+    idempotency_key: str | None
+    coalesce_key: str | None
+    parent_id: str | None
+    retry_of: str | None
+    estimate_s: float | None
+    webhook: JsonObject | None
+    labels: Mapping[str, str]
+    cancel_requested: bool
+    owner: str | None  # replica that holds the lease
+    lease_until: float | None
+    progress: Progress | None
+    outputs: tuple[Artifact, ...]
+    error: JobError | None
+    attempts: tuple[AttemptRecord, ...]
+    timings: Mapping[str, float]  # stage -> seconds, of the attempt that ended the job
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs to list, newest first."""
+
+    tenant: str = DEFAULT_TENANT
+    status: JobStatus | None = None
+    kind: str | None = None
+    label: tuple[str, str] | None = None
+    cursor: str | None = None  # opaque, from the page before
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A slice of a listing."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A replica's offer to run one job."""
+
+    claim_id: str  # one per call: a call that is answered twice (actor restart) gets the same job twice, not two jobs
+    pool: str
+    owner: str
+    capabilities: frozenset[str] = frozenset()
+    wait_s: float = 10.0  # long poll
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """The load of one pool, read by the autoscaler and by metrics."""
+
+    queued: int
+    running: int
+    uploading: int  # part of running; their slots are free again
+    oldest_age_s: float  # of the queued job that waits longest and may run now; 0 when none waits
+    estimate_s: float  # sum of the estimated seconds of queued jobs that carry one
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingDecision:
+    """What the autoscaler decided for a pool, and why."""
+
+    pool: str
+    at: float
+    current: int
+    desired: int
+    reason: str
+    queued: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts for people; cheap to compute."""
+
+    by_status: Mapping[str, int]
+    by_kind: Mapping[str, Mapping[str, int]]
+    pools: Mapping[str, Depth]
+    attempts_total: int
+    workers_lost_total: int
+    wait_p50_s: float | None  # submit to first claim, over the newest ended jobs
+    wait_p95_s: float | None
+    run_p50_s: float | None  # first claim to end
+    run_p95_s: float | None

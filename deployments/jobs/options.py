@@ -1,0 +1,40 @@
+"""How a job is run, whatever its kind: the part of a request that the engines never see."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from deployments.jobs.spec import StrictModel
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+MAX_LABELS = 16
+
+
+def _check_labels(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > MAX_LABELS:
+        raise ValueError(f"a job has at most {MAX_LABELS} labels")
+    return labels
+
+
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
+LabelValue = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,255}$")]
+
+
+class JobOptions(StrictModel):
+    """Identity, order, limits and labels of a job."""
+
+    id: str | None = Field(
+        None,
+        pattern=rf"^{UUID.pattern}$",
+        description="made by the client: sending the request again then finds the job instead of making another",
+        examples=["5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"],
+    )
+    priority: int = Field(0, ge=-100, le=100, description="higher leaves the queue first; age decides between equals")
+    max_attempts: int = Field(3, ge=1, le=10, description="tries before a retryable failure is final")
+    timeout_s: float = Field(3600.0, ge=1, le=86400, description="running time of one attempt, seconds")
+    labels: Annotated[dict[LabelName, LabelValue], AfterValidator(_check_labels)] = Field(
+        default_factory=dict, description=f"for listing: at most {MAX_LABELS}", examples=[{"project": "spring"}]
+    )

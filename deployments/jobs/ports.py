@@ -1,0 +1,296 @@
+"""The borders of the domain: what a job needs from the outside, as Protocols.
+
+Boxes get an implementation through their constructor and never look one up themselves. Every method may be repeated with the same
+arguments without harm, because a call to an actor that restarted is sent again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from deployments.jobs.events import EventBatch, EventId, JobEvent
+from deployments.jobs.model import (
+    Artifact,
+    Claim,
+    Depth,
+    FileRecord,
+    Job,
+    JobError,
+    JobPage,
+    JobQuery,
+    JsonObject,
+    NewJob,
+    Progress,
+    ScalingDecision,
+    Stats,
+    Verdict,
+)
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def time(self) -> float:
+        """Return seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; only differences mean anything."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def time(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+
+class JobStore(Protocol):
+    """The one owner of job state. What it has answered is on disk."""
+
+    async def create(self, new: NewJob) -> tuple[Job, bool]:
+        """Accept a job; answered after COMMIT.
+
+        Returns:
+            The job, and whether this call made it: False when the id or the idempotency key was seen before with the same payload.
+
+        Raises:
+            JobExists: the id is taken by another payload.
+            IdempotencyConflict: the key was used for another payload.
+            QueueFull: the pool admits no more.
+        """
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """Read one job.
+
+        Raises:
+            JobNotFound: no such job for this tenant.
+        """
+
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        """List jobs, newest first."""
+
+    async def cancel(self, tenant: str, job_id: str) -> Job:
+        """Cancel: at once when queued, at its next heartbeat when running, no change when ended.
+
+        Raises:
+            JobNotFound: no such job for this tenant.
+        """
+
+    async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
+        """Forget an ended job and return the files that were its outputs, so that the caller removes the bytes.
+
+        Raises:
+            JobNotFound: no such job for this tenant.
+            JobNotTerminal: it has not ended.
+        """
+
+    async def claim(self, claim: Claim) -> Job | None:
+        """Lease the next job of a pool: priority, then age. Waits up to ``claim.wait_s``; None when there was none."""
+
+    async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:
+        """Renew a lease and report progress in one call."""
+
+    async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
+        """End a job as succeeded and publish its outputs; anything but OK means that nothing was written."""
+
+    async def fail(self, job_id: str, attempt: int, error: JobError, timings: Mapping[str, float]) -> Verdict:
+        """End this attempt: queued again with back-off when the error is retryable and attempts are left, else failed."""
+
+    async def withdraw(self, owner: str) -> None:
+        """Answer the open claims of an owner with None and give it no more jobs: its replica drains."""
+
+    async def release(self, job_id: str, attempt: int) -> Verdict:
+        """Hand a job back unfinished (the replica drains); the attempt does not count against ``max_attempts``."""
+
+    async def acknowledge_cancel(self, job_id: str, attempt: int) -> Verdict:
+        """Say that a cancelled job has stopped running."""
+
+    async def events(self, after: EventId | None, wait_s: float) -> EventBatch:
+        """Read the feed of all jobs after an event, waiting up to ``wait_s`` for news; ``after=None`` starts at now."""
+
+    async def history(self, tenant: str, job_id: str) -> tuple[JobEvent, ...]:
+        """Read the durable events of one job, oldest first.
+
+        Raises:
+            JobNotFound: no such job for this tenant.
+        """
+
+    async def add_file(self, record: FileRecord) -> FileRecord:
+        """Publish an uploaded file."""
+
+    async def get_file(self, tenant: str, file_id: str) -> FileRecord:
+        """Read a published file's record.
+
+        Raises:
+            FileNotFound: no such file for this tenant.
+        """
+
+    async def depth(self, pool: str) -> Depth:
+        """Return the load of a pool."""
+
+    async def stats(self, tenant: str) -> Stats:
+        """Return counts and percentiles."""
+
+    async def record_scaling(self, decision: ScalingDecision) -> None:
+        """Keep a decision of the autoscaler for people to read."""
+
+    async def scaling(self) -> tuple[ScalingDecision, ...]:
+        """Return the newest decisions of every pool, newest first."""
+
+
+PART_BYTES = 8 * 2**20  # of an upload: at least 5 MiB for S3, a multiple of 256 KiB for GCS, small enough to send again
+
+
+@dataclass(frozen=True, slots=True)
+class UploadToken:
+    """All the state of one upload, so that any Uploader replica can take any part."""
+
+    key: str
+    upload_id: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What lies in the object store once an upload is complete."""
+
+    key: str
+    uri: str
+    size_bytes: int
+    sha256: str
+
+
+class Uploader(Protocol):
+    """Puts bytes into the object store, a part at a time. Parts may be sent again and in any order."""
+
+    async def begin(self, key: str, media_type: str) -> UploadToken:
+        """Open an upload."""
+
+    async def put_part(self, token: UploadToken, number: int, data: bytes) -> None:
+        """Store part ``number`` (from 0); at most ``PART_BYTES`` long, and exactly that long unless it is the last.
+
+        Raises:
+            UploadFailed: the store did not take it.
+        """
+
+    async def complete(self, token: UploadToken, parts: int, sha256: str) -> StoredObject:
+        """Join the parts; the object appears whole or not at all.
+
+        Raises:
+            UploadFailed: a part is missing or the hash disagrees.
+        """
+
+    async def abort(self, token: UploadToken) -> None:
+        """Drop an upload and its parts."""
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; no error when it is gone already."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that an engine has finished writing in its work folder."""
+
+    path: Path
+    name: str
+    media_type: str
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMedia:
+    """An input as a file on this machine. Read-only: it may be shared with other jobs."""
+
+    path: Path
+    media_type: str  # by content, never by name
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTask:
+    """What an engine gets: validated spec, inputs on disk, a folder of its own to write in."""
+
+    spec: JsonObject
+    inputs: Mapping[str, LocalMedia]
+    work_dir: Path
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Computes one kind of job. Pure: no Ray, no network, no job state. Runs in a thread."""
+
+    input_roles: tuple[str, ...]  # names of the MediaRef fields of its spec
+
+    def run(self, task: EngineTask) -> Iterator[Progress | OutputFile]:
+        """Do the work, yielding progress between steps and each output once it is whole on disk.
+
+        The caller cancels by closing the generator at a yield; resources are freed in ``finally``.
+
+        Raises:
+            ServiceError: with a code; anything else is reported as ``engine_failed``.
+        """
+
+
+class InputSource(Protocol):
+    """Brings a job's inputs to this machine."""
+
+    async def materialise(self, tenant: str, reference: JsonObject) -> LocalMedia:
+        """Fetch a stored ``MediaRef`` (``{"url"}`` or ``{"file_id"}``, with an optional declared ``media_type``).
+
+        Raises:
+            InvalidInput: refused, too large, or not what was declared.
+            FetchFailed: could not be read now.
+            FileNotFound: no such file.
+        """
+
+
+class ObjectReader(Protocol):
+    """Reads objects of the configured store."""
+
+    async def size(self, key: str) -> int:
+        """Return the object's length in bytes.
+
+        Raises:
+            FileNotFound: no such object.
+        """
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Stream bytes ``start`` (included) to ``end`` (excluded; None: to the end)."""
+
+
+class Metrics(Protocol):
+    """Counters and timings of the job system. Tags are few and never ids."""
+
+    def count(self, name: str, value: float = 1.0, **tags: str) -> None:
+        """Add to a counter."""
+
+    def gauge(self, name: str, value: float, **tags: str) -> None:
+        """Set a gauge."""
+
+    def observe(self, name: str, value: float, **tags: str) -> None:
+        """Record one sample of a distribution, in seconds."""
+
+
+class NoMetrics:
+    """Metrics that go nowhere, for tests and for use outside a cluster."""
+
+    def count(self, name: str, value: float = 1.0, **tags: str) -> None:
+        """Ignore."""
+
+    def gauge(self, name: str, value: float, **tags: str) -> None:
+        """Ignore."""
+
+    def observe(self, name: str, value: float, **tags: str) -> None:
+        """Ignore."""

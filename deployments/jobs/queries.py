@@ -1,0 +1,246 @@
+"""The SQL of the job store: one function a statement, each on a connection that the caller opened."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from statistics import quantiles
+
+import sqlalchemy as sa
+
+from deployments.jobs.errors import FileNotFound, IdempotencyConflict, InvalidInput, JobExists, JobNotFound
+from deployments.jobs.events import JobEvent
+from deployments.jobs.model import Claim, FileRecord, Job, JobPage, JobQuery, JobStatus, NewJob
+from deployments.jobs.tables import (
+    EVENTS,
+    FILES,
+    JOB_LABELS,
+    JOBS,
+    changes_of,
+    event_of_row,
+    file_of_row,
+    job_of_row,
+    row_of_new_job,
+)
+
+PERCENTILE_SAMPLE = 500  # newest ended jobs that the percentiles of stats are taken over
+
+
+def find_repeat(connection: sa.Connection, new: NewJob) -> Job | None:
+    """Return the job that an earlier, equal submit made.
+
+    Raises:
+        JobExists: the id is taken by another payload (or another tenant's job).
+        IdempotencyConflict: the key was used for another payload.
+    """
+    row = connection.execute(sa.select(JOBS).where(JOBS.c.id == new.id)).mappings().first()
+    if row is not None:
+        if (row["tenant"], row["fingerprint"]) != (new.tenant, new.fingerprint):
+            raise JobExists(new.id)
+        return job_of_row(row)
+    if new.idempotency_key is None:
+        return None
+    same_key = sa.and_(JOBS.c.tenant == new.tenant, JOBS.c.idempotency_key == new.idempotency_key)
+    row = connection.execute(sa.select(JOBS).where(same_key)).mappings().first()
+    if row is None:
+        return None
+    if row["fingerprint"] != new.fingerprint:
+        raise IdempotencyConflict("this Idempotency-Key was used for another request: make a new key for a new request")
+    return job_of_row(row)
+
+
+def insert_job(connection: sa.Connection, new: NewJob, now: float) -> Job:
+    """Store a new job and return it."""
+    connection.execute(JOBS.insert().values(row_of_new_job(new, now)))
+    if new.labels:
+        rows = [{"job_id": new.id, "name": name, "value": value} for name, value in new.labels.items()]
+        connection.execute(JOB_LABELS.insert(), rows)
+    return select_job(connection, new.tenant, new.id)
+
+
+def select_job(connection: sa.Connection, tenant: str | None, job_id: str) -> Job:
+    """Read a job; ``tenant=None`` is the store itself.
+
+    Raises:
+        JobNotFound: no such job for this tenant.
+    """
+    query = sa.select(JOBS).where(JOBS.c.id == job_id)
+    if tenant is not None:
+        query = query.where(JOBS.c.tenant == tenant)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise JobNotFound(job_id)
+    return job_of_row(row)
+
+
+def select_running(connection: sa.Connection) -> list[Job]:
+    """Read all running jobs."""
+    rows = connection.execute(sa.select(JOBS).where(JOBS.c.status == JobStatus.RUNNING.value)).mappings()
+    return [job_of_row(row) for row in rows]
+
+
+def update_job(connection: sa.Connection, job: Job, **more: str) -> None:
+    """Write what a transition changed."""
+    connection.execute(JOBS.update().where(JOBS.c.id == job.id).values(**changes_of(job), **more))
+
+
+def delete_job(connection: sa.Connection, job_id: str) -> tuple[FileRecord, ...]:
+    """Remove a job with its events, labels and file records; return the latter."""
+    rows = connection.execute(sa.select(FILES).where(FILES.c.job_id == job_id)).mappings()
+    files = tuple(file_of_row(row) for row in rows)
+    for table, column in ((FILES, FILES.c.job_id), (EVENTS, EVENTS.c.job_id), (JOB_LABELS, JOB_LABELS.c.job_id), (JOBS, JOBS.c.id)):
+        connection.execute(table.delete().where(column == job_id))
+    return files
+
+
+def select_claimed(connection: sa.Connection, claim: Claim) -> Job | None:
+    """Return the job that this very claim was given before its answer got lost."""
+    query = sa.select(JOBS).where(JOBS.c.claim_id == claim.claim_id, JOBS.c.status == JobStatus.RUNNING.value)
+    row = connection.execute(query).mappings().first()
+    return job_of_row(row) if row else None
+
+
+def select_next(connection: sa.Connection, claim: Claim, now: float) -> Job | None:
+    """Return the queued job that leaves next: priority, then age."""
+    query = (
+        sa.select(JOBS)
+        .where(_queued_in(claim.pool), _may_run(now))
+        .where(sa.or_(JOBS.c.requires.is_(None), JOBS.c.requires.in_(sorted(claim.capabilities))))
+        .order_by(JOBS.c.priority.desc(), JOBS.c.seq)
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().first()
+    return job_of_row(row) if row else None
+
+
+def next_due(connection: sa.Connection, pool: str) -> float | None:
+    """Return when the next waiting retry or delayed job of a pool may run."""
+    due: float | None = connection.execute(sa.select(sa.func.min(JOBS.c.not_before)).where(_queued_in(pool))).scalar_one()
+    return due
+
+
+def count_queued(connection: sa.Connection, pool: str) -> int:
+    """Count the queued jobs of a pool, delayed ones included."""
+    return connection.execute(sa.select(sa.func.count()).where(_queued_in(pool))).scalar_one()
+
+
+def queue_figures(connection: sa.Connection, pool: str, now: float) -> tuple[int, float, float]:
+    """Return (jobs that may run now, age in seconds of the oldest, sum of their estimates in seconds)."""
+    # A job waits from its creation, or from the moment its delay ended.
+    since = sa.func.coalesce(JOBS.c.not_before, JOBS.c.created_at)
+    query = sa.select(sa.func.count(), sa.func.min(since), sa.func.sum(JOBS.c.estimate_s)).where(_queued_in(pool), _may_run(now))
+    count, oldest, estimate = connection.execute(query).one()
+    return count, max(0.0, now - oldest) if oldest is not None else 0.0, estimate or 0.0
+
+
+def select_page(connection: sa.Connection, query: JobQuery) -> JobPage:
+    """List jobs, newest first.
+
+    Raises:
+        InvalidInput: the cursor is none of ours.
+    """
+    statement = sa.select(JOBS).where(JOBS.c.tenant == query.tenant).order_by(JOBS.c.seq.desc()).limit(query.limit + 1)
+    if query.status is not None:
+        statement = statement.where(JOBS.c.status == query.status.value)
+    if query.kind is not None:
+        statement = statement.where(JOBS.c.kind == query.kind)
+    if query.label is not None:
+        name, value = query.label
+        labelled = sa.select(JOB_LABELS.c.job_id).where(JOB_LABELS.c.name == name, JOB_LABELS.c.value == value)
+        statement = statement.where(JOBS.c.id.in_(labelled))
+    if query.cursor is not None:
+        statement = statement.where(JOBS.c.seq < _seq_of_cursor(query.cursor))
+    rows = connection.execute(statement).mappings().all()
+    more = len(rows) > query.limit
+    shown = rows[: query.limit]
+    return JobPage(tuple(job_of_row(row) for row in shown), _cursor_of_seq(shown[-1]["seq"]) if more else None)
+
+
+def select_history(connection: sa.Connection, tenant: str, job_id: str) -> tuple[JobEvent, ...]:
+    """Read the state events of a job, oldest first.
+
+    Raises:
+        JobNotFound: no such job for this tenant.
+    """
+    select_job(connection, tenant, job_id)
+    query = sa.select(EVENTS).where(EVENTS.c.job_id == job_id).order_by(EVENTS.c.epoch, EVENTS.c.n)
+    return tuple(event_of_row(row) for row in connection.execute(query).mappings())
+
+
+def insert_file(connection: sa.Connection, record: FileRecord) -> None:
+    """Publish a file; the same record again changes nothing."""
+    known = connection.execute(sa.select(FILES.c.id).where(FILES.c.id == record.id)).first()
+    if known is None:
+        connection.execute(FILES.insert().values(**{c.name: getattr(record, c.name) for c in FILES.columns}))
+
+
+def select_file(connection: sa.Connection, tenant: str, file_id: str) -> FileRecord:
+    """Read a published file's record.
+
+    Raises:
+        FileNotFound: no such file for this tenant.
+    """
+    row = connection.execute(sa.select(FILES).where(FILES.c.id == file_id, FILES.c.tenant == tenant)).mappings().first()
+    if row is None:
+        raise FileNotFound(file_id)
+    return file_of_row(row)
+
+
+def count_by(connection: sa.Connection, tenant: str) -> dict[tuple[str, str], int]:
+    """Count a tenant's jobs by (kind, status)."""
+    query = sa.select(JOBS.c.kind, JOBS.c.status, sa.func.count()).where(JOBS.c.tenant == tenant).group_by(JOBS.c.kind, JOBS.c.status)
+    return {(kind, status): count for kind, status, count in connection.execute(query)}
+
+
+def sum_attempts(connection: sa.Connection, tenant: str) -> tuple[int, int]:
+    """Sum over all of a tenant's jobs: (attempts, attempts whose worker was lost)."""
+    query = sa.select(sa.func.sum(JOBS.c.attempt), sa.func.sum(JOBS.c.workers_lost)).where(JOBS.c.tenant == tenant)
+    attempts, lost = connection.execute(query).one()
+    return attempts or 0, lost or 0
+
+
+def duration_percentiles(connection: sa.Connection, tenant: str) -> Mapping[str, tuple[float | None, float | None]]:
+    """Return (p50, p95) seconds of waiting and of running over the newest ended jobs.
+
+    Waiting is from acceptance to the first claim; running is from the first claim to the end, other attempts included.
+    """
+    query = (
+        sa.select(JOBS.c.created_at, JOBS.c.finished_at, JOBS.c.attempts)
+        .where(JOBS.c.tenant == tenant, JOBS.c.status.in_([JobStatus.SUCCEEDED.value, JobStatus.FAILED.value]))
+        .order_by(JOBS.c.seq.desc())
+        .limit(PERCENTILE_SAMPLE)
+    )
+    rows = [(r.created_at, r.attempts[0]["started_at"], r.finished_at) for r in connection.execute(query) if r.attempts]
+    return {
+        "wait": _p50_p95([started - created for created, started, _ in rows]),
+        "run": _p50_p95([finished - started for _, started, finished in rows]),
+    }
+
+
+def _p50_p95(values: list[float]) -> tuple[float | None, float | None]:
+    if not values:
+        return None, None
+    if len(values) == 1:
+        return values[0], values[0]
+    cuts = quantiles(values, n=20, method="inclusive")
+    return cuts[9], cuts[18]
+
+
+def _queued_in(pool: str) -> sa.ColumnElement[bool]:
+    return sa.and_(JOBS.c.pool == pool, JOBS.c.status == JobStatus.QUEUED.value)
+
+
+def _may_run(now: float) -> sa.ColumnElement[bool]:
+    return sa.or_(JOBS.c.not_before.is_(None), JOBS.c.not_before <= now)
+
+
+def _cursor_of_seq(seq: int) -> str:
+    return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
+
+
+def _seq_of_cursor(cursor: str) -> int:
+    try:
+        return int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError):
+        raise InvalidInput("this cursor was not made by this API: take next_cursor from the page before") from None

@@ -1,0 +1,248 @@
+"""One attempt of one job, from claim to finish: fetch, compute, upload, with a heartbeat beside it.
+
+The store may be away for a while: heartbeats fail, the computing goes on, and the ending is sent until it is answered. Whoever holds
+the lease is the only writer; an answer of ``lost`` means stop and remove what was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.jobs.errors import EngineFailed, ServiceError, Unavailable
+from deployments.jobs.logs import bound, fields, get_logger
+from deployments.jobs.model import Artifact, Job, JobError, Progress, Stage, Verdict
+from deployments.jobs.ports import (
+    Engine,
+    EngineTask,
+    InputSource,
+    JobStore,
+    LocalMedia,
+    Metrics,
+    OutputFile,
+    StoredObject,
+    Uploader,
+)
+from deployments.jobs.threads import iterate_in_thread
+
+log = get_logger(__name__)
+
+# What the stages take of the whole bar. Fetching and uploading are short beside computing for anything worth watching.
+COMPUTE_FROM, COMPUTE_TO = 0.05, 0.95
+
+UploadFile = Callable[[Uploader, Path, str, str], Awaitable[StoredObject]]
+
+
+class RunnerConfig(BaseModel):
+    """How an attempt keeps in touch with the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heartbeat_s: float = Field(5.0, gt=0, description="longest silence of a worker; a third of the store's lease")
+    progress_s: float = Field(0.25, gt=0, description="shortest time between two reports of progress: they cost the store most")
+    store_retry_s: float = Field(1.0, gt=0, description="pause before an unanswered ending is sent again")
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known about the attempt under way."""
+
+    job: Job
+    progress: Progress = Progress(Stage.FETCHING, 0.0)
+    reported: Progress | None = None
+    verdict: Verdict = Verdict.OK
+    timings: dict[str, float] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def advance(self, progress: Progress) -> None:
+        self.progress = progress
+        self.changed.set()
+
+    @contextlib.contextmanager
+    def stage(self, stage: Stage, fraction: float) -> Iterator[None]:
+        """Time a stage and announce it."""
+        self.advance(Progress(stage, fraction))
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[stage.value] = round(time.monotonic() - began, 3)
+
+
+class JobRunner:
+    """Runs claimed jobs of one kind with one engine."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        inputs: InputSource,
+        uploader: Uploader,
+        upload_file: UploadFile,
+        engine: Engine,
+        executor: Executor,
+        work_root: Path,
+        config: RunnerConfig,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._inputs = inputs
+        self._uploader = uploader
+        self._upload_file = upload_file
+        self._engine = engine
+        self._executor = executor
+        self._work_root = work_root
+        self._config = config
+        self._metrics = metrics
+
+    async def run(self, job: Job, computed: Callable[[], None]) -> None:
+        """Bring one claimed job to its end.
+
+        Args:
+            job: as claimed.
+            computed: called once the engine is done, so that the slot can take the next job while this one uploads.
+
+        Cancelling this coroutine hands the job back to the queue.
+        """
+        attempt = _Attempt(job)
+        with bound(job_id=job.id, attempt=job.attempt):
+            work = asyncio.create_task(self._work(attempt, computed))
+            beat = asyncio.create_task(self._beat(attempt, work))
+            try:
+                await self._conclude(attempt, work)
+            finally:
+                beat.cancel()
+                await asyncio.wait({beat})
+
+    async def _conclude(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+        job = attempt.job
+        try:
+            outputs = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await self._stopped(attempt, work)
+        except ServiceError as error:
+            log.warning("attempt failed", extra=fields(action="attempt_failed", code=error.code, reason=str(error)))
+            await self._fail(attempt, JobError(error.code, str(error), error.retryable))
+        except Exception as error:
+            log.exception("engine broke", extra=fields(action="engine_broke"))
+            message = f"the engine broke on this input ({type(error).__name__}); the log of job {job.id} has the details"
+            await self._fail(attempt, JobError(EngineFailed.code, message, EngineFailed.retryable))
+        else:
+            await self._finish(attempt, outputs)
+
+    async def _stopped(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+        """End an attempt that was told to stop: by the store (the beat cancelled the work) or by a draining replica."""
+        draining = not work.cancelled()
+        work.cancel()
+        await asyncio.wait({work})
+        job = attempt.job
+        if attempt.verdict is Verdict.CANCELLED:
+            await self._until_answered(lambda: self._store.acknowledge_cancel(job.id, job.attempt))
+        elif attempt.verdict is Verdict.OK:
+            await self._until_answered(lambda: self._store.release(job.id, job.attempt))
+        log.info("attempt stopped", extra=fields(action="attempt_stopped", verdict=attempt.verdict, draining=draining))
+        if draining:
+            raise asyncio.CancelledError
+
+    async def _work(self, attempt: _Attempt, computed: Callable[[], None]) -> list[Artifact]:
+        self._work_root.mkdir(parents=True, exist_ok=True)
+        work_dir = Path(tempfile.mkdtemp(prefix=f"{attempt.job.id}-", dir=self._work_root))
+        try:
+            with attempt.stage(Stage.FETCHING, 0.0):
+                inputs = await self._fetch(attempt.job)
+            with attempt.stage(Stage.COMPUTING, COMPUTE_FROM):
+                files = await self._compute(attempt, inputs, work_dir)
+            computed()
+            with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
+                return await self._upload(attempt, files)
+        finally:
+            for stage, seconds in attempt.timings.items():
+                self._metrics.observe("stage_s", seconds, pool=attempt.job.pool, stage=stage)
+            await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
+
+    async def _fetch(self, job: Job) -> dict[str, LocalMedia]:
+        roles = self._engine.input_roles
+        media = await asyncio.gather(*(self._inputs.materialise(job.tenant, job.spec[role]) for role in roles))
+        return dict(zip(roles, media, strict=True))
+
+    async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia], work_dir: Path) -> list[OutputFile]:
+        task = EngineTask(attempt.job.spec, inputs, work_dir, attempt.job.labels)
+        files: list[OutputFile] = []
+        async with contextlib.aclosing(iterate_in_thread(self._engine.run(task), self._executor)) as items:
+            async for item in items:
+                if isinstance(item, OutputFile):
+                    files.append(item)
+                else:
+                    attempt.advance(replace(item, fraction=COMPUTE_FROM + (COMPUTE_TO - COMPUTE_FROM) * item.fraction))
+        return files
+
+    async def _upload(self, attempt: _Attempt, files: Sequence[OutputFile]) -> list[Artifact]:
+        artifacts: list[Artifact] = []
+        for file in files:
+            artifacts.append(await self._upload_one(attempt.job, file))
+            attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(artifacts) / len(files)))
+        return artifacts
+
+    async def _upload_one(self, job: Job, file: OutputFile) -> Artifact:
+        # The attempt is part of the key: two attempts of a job never write the same object, and only `finish` publishes one of them.
+        key = f"artifacts/{job.tenant}/{job.id}/{job.attempt}/{file.name}"
+        stored = await self._upload_file(self._uploader, file.path, key, file.media_type)
+        return Artifact(
+            file_id=str(uuid5(NAMESPACE_URL, key)),
+            name=file.name,
+            media_type=file.media_type,
+            uri=stored.uri,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            width=file.width,
+            height=file.height,
+            duration_s=file.duration_s,
+        )
+
+    async def _finish(self, attempt: _Attempt, outputs: Sequence[Artifact]) -> None:
+        job = attempt.job
+        verdict = await self._until_answered(lambda: self._store.finish(job.id, job.attempt, outputs, attempt.timings))
+        log.info("attempt finished", extra=fields(action="attempt_finished", verdict=verdict, outputs=len(outputs)))
+        if verdict is Verdict.OK:
+            return
+        for artifact in outputs:
+            with contextlib.suppress(Unavailable):  # an orphan costs disk, not truth
+                await self._uploader.delete(artifact.uri.partition("://")[2])
+        if verdict is Verdict.CANCELLED:
+            await self._until_answered(lambda: self._store.acknowledge_cancel(job.id, job.attempt))
+
+    async def _fail(self, attempt: _Attempt, error: JobError) -> None:
+        job = attempt.job
+        await self._until_answered(lambda: self._store.fail(job.id, job.attempt, error, attempt.timings))
+
+    async def _until_answered(self, call: Callable[[], Awaitable[Verdict]]) -> Verdict:
+        """Send an ending until the store has answered: it is safe to repeat, and a lost one would cost a whole attempt."""
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                log.warning("store is away", extra=fields(action="store_away", reason=str(error)))
+                await asyncio.sleep(self._config.store_retry_s)
+
+    async def _beat(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+        """Renew the lease and report progress; stop the work when the store says so."""
+        while attempt.verdict is Verdict.OK:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(attempt.changed.wait(), self._config.heartbeat_s)
+            attempt.changed.clear()
+            try:
+                attempt.verdict = await self._store.heartbeat(attempt.job.id, attempt.job.attempt, attempt.progress)
+            except Unavailable as error:
+                log.warning("heartbeat unanswered", extra=fields(action="heartbeat_unanswered", reason=str(error)))
+            await asyncio.sleep(self._config.progress_s)
+        work.cancel()

@@ -1,0 +1,285 @@
+"""What a client may do, in the words of the domain: every HTTP dialect and every Ray job comes through here.
+
+No HTTP and no Ray. The tenant is an argument everywhere. Methods that name a job raise ``JobNotFound`` when there is none for the
+tenant; every method raises ``StoreUnavailable`` when the store does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.jobs.capabilities import Capabilities
+from deployments.jobs.errors import FileNotFound, InvalidInput, JobNotFound, JobNotTerminal, Unavailable
+from deployments.jobs.events import EventId, JobEvent
+from deployments.jobs.feed import EventFeed, Subscription
+from deployments.jobs.intake import MediaIntake
+from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.model import (
+    DEFAULT_TENANT,
+    FileRecord,
+    Job,
+    JobPage,
+    JobQuery,
+    JsonObject,
+    NewJob,
+    ScalingDecision,
+    Stats,
+)
+from deployments.jobs.options import UUID, JobOptions
+from deployments.jobs.ports import JobStore, ObjectReader, Uploader
+from deployments.jobs.spec import POOL_BY_KIND, FileRef, InlineRef, JobSpec, UrlRef
+
+log = get_logger(__name__)
+
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")  # printable ASCII without blanks
+
+
+class ServiceConfig(BaseModel):
+    """Limits of the job service."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_wait_s: float = Field(60.0, ge=0, description="longest wait of one request for the end of a job")
+    max_watched: int = Field(100, ge=1, description="jobs that one subscription may name")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The answer to a submit."""
+
+    job: Job
+    created: bool  # False: an earlier, equal request had made the job
+
+
+class JobService:
+    """Submit, read, wait, watch, cancel, retry, delete; files in and out; what the installation can do."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        feed: EventFeed,
+        intake: MediaIntake,
+        uploader: Uploader,
+        reader: ObjectReader,
+        capabilities: Callable[[], Capabilities],
+        config: ServiceConfig | None = None,
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._intake = intake
+        self._uploader = uploader
+        self._reader = reader
+        self._capabilities = capabilities
+        self._config = config or ServiceConfig()
+
+    # Jobs.
+
+    async def submit(
+        self, spec: JobSpec, options: JobOptions | None = None, *, tenant: str = DEFAULT_TENANT, idempotency_key: str | None = None
+    ) -> Submission:
+        """Accept a job; when this returns it is on disk.
+
+        Args:
+            spec: what to compute.
+            options: how.
+            tenant: who asks.
+            idempotency_key: sending the same request again with the same key finds the first one's job.
+
+        Raises:
+            InvalidInput: a reference that cannot be used, or a malformed key.
+            FileNotFound: a reference to a file that does not exist.
+            JobExists: the client-made id is taken by another payload.
+            IdempotencyConflict: the key was used for another payload.
+            QueueFull: too many jobs wait.
+        """
+        options = options or JobOptions()
+        stored = await self._stored_spec(tenant, spec)
+        new = NewJob(
+            id=options.id or str(uuid.uuid4()),
+            kind=spec.kind,
+            pool=POOL_BY_KIND[spec.kind],
+            spec=stored,
+            fingerprint=_fingerprint({"spec": stored, "options": options.model_dump(mode="json", exclude={"id"})}),
+            tenant=tenant,
+            priority=options.priority,
+            max_attempts=options.max_attempts,
+            timeout_s=options.timeout_s,
+            labels=options.labels,
+            idempotency_key=_checked_key(idempotency_key),
+        )
+        return await self._create(new)
+
+    async def get(self, job_id: str, *, wait_s: float = 0.0, tenant: str = DEFAULT_TENANT) -> Job:
+        """Read a job, waiting up to ``wait_s`` (and never longer than ``ServiceConfig.max_wait_s``) for its end."""
+        job = await self._store.get(tenant, _checked_job_id(job_id))
+        wait_s = min(wait_s, self._config.max_wait_s)
+        if job.status.terminal or wait_s <= 0:
+            return job
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._until_ended(tenant, job_id), wait_s)
+        return await self._store.get(tenant, job_id)
+
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        """List jobs, newest first.
+
+        Raises:
+            InvalidInput: a cursor that is none of ours.
+        """
+        return await self._store.list_jobs(query)
+
+    async def cancel(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> Job:
+        """Cancel: at once when queued, soon when running, no change when ended."""
+        return await self._store.cancel(tenant, _checked_job_id(job_id))
+
+    async def retry(self, job_id: str, *, tenant: str = DEFAULT_TENANT, idempotency_key: str | None = None) -> Submission:
+        """Submit an ended job again as a new one that names it in ``retry_of``.
+
+        Raises:
+            JobNotTerminal: the job has not ended.
+        """
+        job = await self._store.get(tenant, _checked_job_id(job_id))
+        if not job.status.terminal:
+            raise JobNotTerminal(job_id, job.status)
+        new = NewJob(
+            id=str(uuid.uuid4()),
+            kind=job.kind,
+            pool=job.pool,
+            spec=job.spec,
+            fingerprint=_fingerprint({"retry_of": job.id}),
+            tenant=tenant,
+            priority=job.priority,
+            requires=job.requires,
+            max_attempts=job.max_attempts,
+            timeout_s=job.timeout_s,
+            parent_id=job.parent_id,
+            estimate_s=job.estimate_s,
+            webhook=job.webhook,
+            labels=job.labels,
+            retry_of=job.id,
+            idempotency_key=_checked_key(idempotency_key),
+        )
+        return await self._create(new)
+
+    async def delete(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> None:
+        """Forget an ended job and remove the bytes of its outputs.
+
+        Raises:
+            JobNotTerminal: the job has not ended.
+        """
+        for record in await self._store.delete(tenant, _checked_job_id(job_id)):
+            try:
+                await self._uploader.delete(record.key)
+            except Unavailable:  # the job is gone and stays gone; the object is left for a sweep
+                log.warning("artifact not removed", extra=fields(action="artifact_orphaned", job_id=job_id, key=record.key))
+
+    # Events.
+
+    def subscribe(
+        self, job_ids: Collection[str] | None = None, after: EventId | None = None, *, tenant: str = DEFAULT_TENANT
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Open a subscription, as :meth:`EventFeed.subscribe`; entering it raises, iterating over it does not.
+
+        Raises:
+            InvalidInput: more jobs than one subscription may name.
+        """
+        if job_ids is not None and len(job_ids) > self._config.max_watched:
+            raise InvalidInput(f"one subscription may name {self._config.max_watched} jobs: open several, or watch all jobs")
+        checked = None if job_ids is None else [_checked_job_id(job_id) for job_id in job_ids]
+        return self._feed.subscribe(tenant, checked, after)
+
+    async def watch(
+        self, job_ids: Collection[str] | None = None, after: EventId | None = None, *, tenant: str = DEFAULT_TENANT
+    ) -> AsyncIterator[JobEvent]:
+        """Iterate over the events of some jobs until all of them have ended, or over those of all jobs for ever."""
+        async with self.subscribe(job_ids, after, tenant=tenant) as subscription:
+            async for event in subscription:
+                yield event
+
+    # Files.
+
+    async def create_file(
+        self, name: str, declared: str | None, chunks: AsyncIterator[bytes], *, tenant: str = DEFAULT_TENANT
+    ) -> FileRecord:
+        """Stream a file into the object store and publish it; raises as :meth:`MediaIntake.store_file`."""
+        return await self._intake.store_file(tenant, name, declared, chunks)
+
+    async def get_file(self, file_id: str, *, tenant: str = DEFAULT_TENANT) -> FileRecord:
+        """Read the record of an upload or an output.
+
+        Raises:
+            FileNotFound: no such file for this tenant.
+        """
+        if UUID.fullmatch(file_id) is None:
+            raise FileNotFound(file_id)
+        return await self._store.get_file(tenant, file_id)
+
+    def read_file(self, record: FileRecord, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Stream bytes ``start`` (included) to ``end`` (excluded; None: to the end) of a file."""
+        return self._reader.read(record.key, start, end)
+
+    # The installation.
+
+    async def stats(self, *, tenant: str = DEFAULT_TENANT) -> Stats:
+        """Return counts and percentiles."""
+        return await self._store.stats(tenant)
+
+    async def scaling(self) -> tuple[ScalingDecision, ...]:
+        """Return the autoscaler's newest decisions and their reasons."""
+        return await self._store.scaling()
+
+    def capabilities(self) -> Capabilities:
+        """Return engines, models, formats and limits."""
+        return self._capabilities()
+
+    def ready(self) -> bool:
+        """Whether the store answered lately; asks the feed, so that a probe costs the store nothing."""
+        return self._feed.connected
+
+    async def _create(self, new: NewJob) -> Submission:
+        job, created = await self._store.create(new)
+        log.info("job accepted", extra=fields(action="job_accepted", job_id=job.id, kind=job.kind, created=created))
+        return Submission(job, created)
+
+    async def _stored_spec(self, tenant: str, spec: JobSpec) -> JsonObject:
+        stored: JsonObject = {}
+        for name in type(spec).model_fields:
+            value = getattr(spec, name)
+            if isinstance(value, UrlRef | FileRef | InlineRef):
+                stored[name] = await self._intake.to_stored(tenant, value)
+            elif isinstance(value, BaseModel):
+                stored[name] = value.model_dump(mode="json", exclude_none=True)
+            elif value is not None:
+                stored[name] = value
+        return stored
+
+    async def _until_ended(self, tenant: str, job_id: str) -> None:
+        async with self._feed.subscribe(tenant, [job_id]) as subscription:
+            async for _ in subscription:
+                pass
+
+
+def _fingerprint(request: JsonObject) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _checked_job_id(job_id: str) -> str:
+    if UUID.fullmatch(job_id) is None:  # no text of a client reaches a query before it looks like an id
+        raise JobNotFound(job_id)
+    return job_id
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise InvalidInput("an Idempotency-Key has 1 to 255 printable ASCII characters, no blanks")
+    return key

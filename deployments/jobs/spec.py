@@ -1,0 +1,103 @@
+"""What a client may ask for: one pydantic model per kind of job, strict about unknown fields.
+
+A spec is the part of a job that the engines read. It is stored as JSON, so a model here may only grow optional fields:
+jobs accepted by an older release must still load.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+MAX_SIDE_PX = 4096  # H.264 level 5.2 ends at 4096 x 2304; pictures of more are refused before decoding
+
+RESOLUTION = re.compile(r"(\d{2,4})x(\d{2,4})")
+
+
+class StrictModel(BaseModel):
+    """A typo in a field's name is an error, not a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+MediaType = Annotated[str, Field(pattern=r"^[a-z]+/[a-zA-Z0-9.+-]+$", max_length=100, examples=["image/png"])]
+
+
+class UrlRef(StrictModel):
+    """Media behind a URL; the guarded fetcher downloads it when the job runs."""
+
+    url: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^https?://", examples=["https://example.com/portrait.jpg"])]
+    media_type: MediaType | None = None
+
+
+class FileRef(StrictModel):
+    """Media uploaded before by ``POST /v1/files``, or an output of another job."""
+
+    file_id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$", examples=["0b0f7a35-7c3e-4c67-8f0f-6a3b0f9f1c11"])]
+    media_type: MediaType | None = None
+
+
+class InlineRef(StrictModel):
+    """Small media inside the request; stored as a file before the job is accepted."""
+
+    base64: Annotated[str, Field(min_length=4, description="standard base64, without a data: prefix")]
+    media_type: MediaType
+
+
+def _from_string(value: Any) -> Any:  # noqa: ANN401 -- a before-validator sees whatever the client sent
+    if not isinstance(value, str):
+        return value
+    return {"url": value} if "://" in value else {"file_id": value}
+
+
+# A bare string is a URL or a file id. What the store keeps never holds base64: the ingress swaps it for a file id.
+MediaRef = Annotated[UrlRef | FileRef | InlineRef, BeforeValidator(_from_string, json_schema_input_type=UrlRef | FileRef | InlineRef | str)]
+
+
+def _check_resolution(value: str) -> str:
+    width, height = parse_resolution(value)
+    if not (16 <= width <= MAX_SIDE_PX and 16 <= height <= MAX_SIDE_PX):
+        raise ValueError(f"each side of a resolution lies between 16 and {MAX_SIDE_PX} pixels")
+    return value
+
+
+def parse_resolution(value: str) -> tuple[int, int]:
+    """Read ``"1280x720"`` as (width, height) in pixels.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    found = RESOLUTION.fullmatch(value)
+    if found is None:
+        raise ValueError("a resolution is WIDTHxHEIGHT in pixels, such as 1280x720")
+    return int(found[1]), int(found[2])
+
+
+Resolution = Annotated[
+    str,
+    AfterValidator(_check_resolution),
+    Field(description="box in pixels that the result is scaled to fit, up or down, aspect kept", examples=["1280x720"]),
+]
+
+
+class OutputOptions(StrictModel):
+    """How the result is written."""
+
+    resolution: Resolution | None = None  # None: the target's size
+    format: Literal["png", "jpeg", "webp", "mp4"] | None = None  # None: the target's own for pictures, mp4 for videos
+
+
+class FaceSwapSpec(StrictModel):
+    """Give the faces of a picture or video the identity of the source's largest face."""
+
+    kind: Literal["faceswap"] = "faceswap"
+    source: MediaRef
+    target: MediaRef
+    output: OutputOptions = OutputOptions()
+
+
+JobSpec = FaceSwapSpec  # becomes a union discriminated by `kind` as kinds are added
+
+POOL_BY_KIND = {"faceswap": "faceswap"}

@@ -1,0 +1,425 @@
+"""The job store: every rule about a job's life, over one database and one event log.
+
+It is cache, scheduler and event hub; the database is the truth. The Ray actor around it adds nothing but a process. All methods run
+on one event loop; SQL runs in the database's threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from deployments.jobs import queries, transitions
+from deployments.jobs.database import Database, Transaction
+from deployments.jobs.errors import JobNotTerminal, JobStalled, JobTimedOut, QueueFull, ServiceError, StoreSuperseded, WorkerLost
+from deployments.jobs.event_log import EventLog
+from deployments.jobs.events import EventBatch, EventId, EventType, JobEvent
+from deployments.jobs.leases import Lease, Leases
+from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.model import (
+    Artifact,
+    Claim,
+    Depth,
+    FileRecord,
+    Job,
+    JobError,
+    JobPage,
+    JobQuery,
+    JobStatus,
+    NewJob,
+    Progress,
+    ScalingDecision,
+    Stats,
+    Verdict,
+)
+from deployments.jobs.ports import Clock, Metrics, NoMetrics, SystemClock
+from deployments.jobs.tables import file_of_artifact
+
+log = get_logger(__name__)
+
+DECISIONS_KEPT = 100  # per pool: enough to see the last burst come and go
+WITHDRAWN_KEPT = 1000  # draining replicas, whose names never come again; they are gone long before so many others have come
+
+
+class StoreConfig(BaseModel):
+    """How the job store keeps and hands out jobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: str = Field(
+        description="SQLAlchemy URL: sqlite:///<absolute path> or postgresql+psycopg://user@host/name; libpq reads the password itself "
+        "(PGPASSWORD or ~/.pgpass), because what is bound to a deployment is stored in the cluster's metadata"
+    )
+    node_label: dict[str, str] | None = Field(
+        None, description="labels of the Ray node that the store runs on, where the disk of its database is; default: the head node"
+    )
+    lease_s: float = Field(15.0, gt=0, description="a worker silent for so long is taken for dead; three missed heartbeats of 5 s")
+    stall_s: float = Field(300.0, gt=0, description="a job that makes no progress for so long fails, though its worker lives")
+    retry_backoff_s: float = Field(2.0, ge=0, description="wait before the first retry of a failed attempt; doubles, up to a minute")
+    max_queued: int = Field(10_000, gt=0, description="waiting jobs that a pool admits; one more is answered 429")
+    janitor_period_s: float = Field(0.5, gt=0, description="how often leases and time-outs are looked at")
+    events_kept: int = Field(20_000, gt=0, description="newest events in memory; a reader further behind reads the snapshots again")
+
+    @field_validator("database_url")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        if "@" in value and ":" in value.split("@", maxsplit=1)[0].partition("://")[2]:
+            raise ValueError("leave the password out of the database URL and set PGPASSWORD, or write it to ~/.pgpass")
+        return value
+
+
+class SqlJobStore:
+    """Implements :class:`deployments.jobs.ports.JobStore` over SQLite or PostgreSQL."""
+
+    def __init__(self, config: StoreConfig, clock: Clock | None = None, metrics: Metrics | None = None) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._metrics = metrics or NoMetrics()
+        self._db = Database(config.database_url, self._clock, self._on_commit)
+        self._leases = Leases(config.lease_s)
+        self._events = EventLog(0, EventId(0, 0), config.events_kept)
+        self._held_back: dict[str, tuple[Job, Progress]] = {}  # progress that came while a commit held the event numbers
+        self._arrivals: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._decisions: dict[str, deque[ScalingDecision]] = defaultdict(lambda: deque(maxlen=DECISIONS_KEPT))
+        self._withdrawn: deque[str] = deque(maxlen=WITHDRAWN_KEPT)
+        self._pools: set[str] = set()
+        self._janitor: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the database, give running jobs a fresh lease, start the janitor.
+
+        Raises:
+            StoreUnavailable: the database cannot be opened or another store holds it.
+        """
+        await self._db.open()
+        self._events = EventLog(self._db.epoch, self._db.last_event_id, self._config.events_kept)
+        for job in await self._db.read(queries.select_running):
+            self._leases.grant(job, self._clock.monotonic())
+            self._pools.add(job.pool)
+        self._janitor = asyncio.get_running_loop().create_task(self._sweep_forever())
+        log.info("job store started", extra=fields(action="store_started", epoch=self._db.epoch))
+
+    async def close(self) -> None:
+        """Stop the janitor and close the database."""
+        if self._janitor is not None:
+            self._janitor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._janitor
+        await self._db.close()
+
+    # The client's side.
+
+    async def create(self, new: NewJob) -> tuple[Job, bool]:
+        """See :meth:`deployments.jobs.ports.JobStore.create`."""
+
+        def operation(tx: Transaction) -> tuple[Job, bool]:
+            known = queries.find_repeat(tx.connection, new)
+            if known is not None:
+                return known, False
+            self._admit(new, queries.count_queued(tx.connection, new.pool))
+            job = queries.insert_job(tx.connection, new, tx.now)
+            tx.emit(job)
+            return job, True
+
+        job, created = await self._db.write(operation)
+        if created:
+            self._pools.add(job.pool)
+            self._wake(job.pool)
+            self._metrics.count("jobs_created", pool=job.pool, kind=job.kind)
+        return self._with_progress(job), created
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """See :meth:`deployments.jobs.ports.JobStore.get`."""
+        return self._with_progress(await self._db.read(lambda c: queries.select_job(c, tenant, job_id)))
+
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        """See :meth:`deployments.jobs.ports.JobStore.list_jobs`."""
+        page = await self._db.read(lambda c: queries.select_page(c, query))
+        return replace(page, jobs=tuple(self._with_progress(job) for job in page.jobs))
+
+    async def cancel(self, tenant: str, job_id: str) -> Job:
+        """See :meth:`deployments.jobs.ports.JobStore.cancel`."""
+
+        def operation(tx: Transaction) -> Job:
+            job = queries.select_job(tx.connection, tenant, job_id)
+            if job.status.terminal or job.cancel_requested:
+                return job
+            if job.status is JobStatus.RUNNING:
+                job = transitions.request_cancel(job)
+                queries.update_job(tx.connection, job)
+                return job
+            return self._apply(tx, transitions.cancel(job, now=tx.now))
+
+        job = await self._db.write(operation)
+        self._leases.request_cancel(job_id)
+        return self._with_progress(job)
+
+    async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
+        """See :meth:`deployments.jobs.ports.JobStore.delete`."""
+
+        def operation(tx: Transaction) -> tuple[FileRecord, ...]:
+            job = queries.select_job(tx.connection, tenant, job_id)
+            if not job.status.terminal:
+                raise JobNotTerminal(job_id, job.status)
+            return queries.delete_job(tx.connection, job_id)
+
+        return await self._db.write(operation)
+
+    async def add_file(self, record: FileRecord) -> FileRecord:
+        """See :meth:`deployments.jobs.ports.JobStore.add_file`."""
+        await self._db.write(lambda tx: queries.insert_file(tx.connection, record))
+        return record
+
+    async def get_file(self, tenant: str, file_id: str) -> FileRecord:
+        """See :meth:`deployments.jobs.ports.JobStore.get_file`."""
+        return await self._db.read(lambda c: queries.select_file(c, tenant, file_id))
+
+    async def history(self, tenant: str, job_id: str) -> tuple[JobEvent, ...]:
+        """See :meth:`deployments.jobs.ports.JobStore.history`."""
+        return await self._db.read(lambda c: queries.select_history(c, tenant, job_id))
+
+    async def events(self, after: EventId | None, wait_s: float) -> EventBatch:
+        """See :meth:`deployments.jobs.ports.JobStore.events`."""
+        return await self._events.read(after, wait_s)
+
+    # The worker's side.
+
+    async def claim(self, claim: Claim) -> Job | None:
+        """See :meth:`deployments.jobs.ports.JobStore.claim`."""
+        self._pools.add(claim.pool)
+        deadline = self._clock.monotonic() + claim.wait_s
+        while claim.owner not in self._withdrawn:
+            arrival = self._arrivals[claim.pool]
+            job, due = await self._db.write(lambda tx: self._take(tx, claim))
+            if job is not None:
+                return self._granted(job)
+            remaining = deadline - self._clock.monotonic()
+            if remaining <= 0:
+                break
+            until_due = max(0.0, due - self._clock.time()) if due is not None else remaining
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(arrival.wait(), min(remaining, until_due))
+        return None
+
+    async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:
+        """See :meth:`deployments.jobs.ports.JobStore.heartbeat`."""
+        now = self._clock.monotonic()
+        verdict = self._leases.renew(job_id, attempt, now)
+        if verdict is Verdict.LOST:
+            self._metrics.count("heartbeats_refused")
+        elif progress is not None and self._leases.advance(job_id, progress, now):
+            lease = self._leases.get(job_id)
+            if lease is not None:
+                self._announce_progress(lease.job, progress)
+        return verdict
+
+    async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
+        """See :meth:`deployments.jobs.ports.JobStore.finish`."""
+
+        def move(tx: Transaction, job: Job) -> Job:
+            for artifact in outputs:
+                queries.insert_file(tx.connection, file_of_artifact(job, artifact, tx.now))
+            return self._apply(tx, transitions.succeed(job, outputs=outputs, timings=timings, now=tx.now))
+
+        return await self._end_attempt(job_id, attempt, JobStatus.SUCCEEDED, move)
+
+    async def fail(self, job_id: str, attempt: int, error: JobError, timings: Mapping[str, float]) -> Verdict:
+        """See :meth:`deployments.jobs.ports.JobStore.fail`."""
+
+        def move(tx: Transaction, job: Job) -> Job:
+            backoff_s = self._config.retry_backoff_s
+            return self._apply(tx, transitions.fail(job, error, timings=timings, now=tx.now, backoff_s=backoff_s), error)
+
+        return await self._end_attempt(job_id, attempt, error.code, move)
+
+    async def withdraw(self, owner: str) -> None:
+        """See :meth:`deployments.jobs.ports.JobStore.withdraw`."""
+        self._withdrawn.append(owner)
+        for pool in list(self._arrivals):
+            self._wake(pool)
+
+    async def release(self, job_id: str, attempt: int) -> Verdict:
+        """See :meth:`deployments.jobs.ports.JobStore.release`."""
+
+        def move(tx: Transaction, job: Job) -> Job:
+            return self._apply(tx, transitions.release(job, now=tx.now))
+
+        return await self._end_attempt(job_id, attempt, transitions.RELEASED, move)
+
+    async def acknowledge_cancel(self, job_id: str, attempt: int) -> Verdict:
+        """See :meth:`deployments.jobs.ports.JobStore.acknowledge_cancel`."""
+
+        def move(tx: Transaction, job: Job) -> Job:
+            return self._apply(tx, transitions.cancel(job, now=tx.now))
+
+        return await self._end_attempt(job_id, attempt, JobStatus.CANCELLED, move)
+
+    # The autoscaler's and the operator's side.
+
+    async def depth(self, pool: str) -> Depth:
+        """See :meth:`deployments.jobs.ports.JobStore.depth`."""
+        now = self._clock.time()
+        queued, oldest_age_s, estimate_s = await self._db.read(lambda c: queries.queue_figures(c, pool, now))
+        running = sum(1 for _ in self._leases.of_pool(pool))
+        return Depth(queued, running, self._leases.uploading(pool), oldest_age_s, estimate_s)
+
+    async def stats(self, tenant: str) -> Stats:
+        """See :meth:`deployments.jobs.ports.JobStore.stats`."""
+        counts = await self._db.read(lambda c: queries.count_by(c, tenant))
+        attempts, lost = await self._db.read(lambda c: queries.sum_attempts(c, tenant))
+        percentiles = await self._db.read(lambda c: queries.duration_percentiles(c, tenant))
+        by_status = {status.value: sum(n for (_, s), n in counts.items() if s == status) for status in JobStatus}
+        by_kind: dict[str, dict[str, int]] = defaultdict(dict)
+        for (kind, status), n in counts.items():
+            by_kind[kind][status] = n
+        return Stats(
+            by_status=by_status,
+            by_kind=dict(by_kind),
+            pools={pool: await self.depth(pool) for pool in sorted(self._pools)},
+            attempts_total=attempts,
+            workers_lost_total=lost,
+            wait_p50_s=percentiles["wait"][0],
+            wait_p95_s=percentiles["wait"][1],
+            run_p50_s=percentiles["run"][0],
+            run_p95_s=percentiles["run"][1],
+        )
+
+    async def record_scaling(self, decision: ScalingDecision) -> None:
+        """See :meth:`deployments.jobs.ports.JobStore.record_scaling`."""
+        kept = self._decisions[decision.pool]
+        if not (kept and (kept[-1].desired, kept[-1].reason) == (decision.desired, decision.reason)):
+            kept.append(decision)
+
+    async def scaling(self) -> tuple[ScalingDecision, ...]:
+        """See :meth:`deployments.jobs.ports.JobStore.scaling`."""
+        every = [decision for kept in self._decisions.values() for decision in kept]
+        return tuple(sorted(every, key=lambda d: d.at, reverse=True))
+
+    # Inside.
+
+    def _admit(self, new: NewJob, queued: int) -> None:
+        if queued >= self._config.max_queued:
+            raise QueueFull(new.pool, self._config.max_queued, retry_after_s=10)
+
+    def _take(self, tx: Transaction, claim: Claim) -> tuple[Job | None, float | None]:
+        again = queries.select_claimed(tx.connection, claim)
+        if again is not None:
+            return again, None
+        job = queries.select_next(tx.connection, claim, tx.now)
+        if job is None:
+            return None, queries.next_due(tx.connection, claim.pool)
+        job = transitions.claim(job, owner=claim.owner, now=tx.now, lease_until=tx.now + self._config.lease_s)
+        queries.update_job(tx.connection, job, claim_id=claim.claim_id)
+        tx.emit(job)
+        return job, None
+
+    def _granted(self, job: Job) -> Job:
+        self._leases.grant(job, self._clock.monotonic())
+        self._metrics.count("attempts_started", pool=job.pool)
+        if job.attempt == 1:
+            self._metrics.observe("job_wait_s", self._clock.time() - job.created_at, pool=job.pool)
+        return job
+
+    async def _end_attempt(self, job_id: str, attempt: int, outcome: str, move: Callable[[Transaction, Job], Job]) -> Verdict:
+        """Apply a move if this attempt still holds the job.
+
+        A call that is sent again because its answer got lost is told OK again: taking it for LOST, a worker would remove the very
+        artifact that it has published.
+        """
+
+        def operation(tx: Transaction) -> tuple[Verdict, Job | None]:
+            job = queries.select_job(tx.connection, None, job_id)
+            if job.status is JobStatus.RUNNING and job.attempt == attempt:
+                if job.cancel_requested and outcome == JobStatus.SUCCEEDED:
+                    return Verdict.CANCELLED, None
+                return Verdict.OK, move(tx, job)
+            repeated = any((a.attempt, a.outcome) == (attempt, outcome) for a in job.attempts)
+            return (Verdict.OK if repeated else Verdict.LOST), None
+
+        verdict, job = await self._db.write(operation)
+        if job is not None:
+            self._leases.drop(job_id)
+            self._after_end(job)
+        return verdict
+
+    def _apply(self, tx: Transaction, job: Job, error: JobError | None = None) -> Job:
+        queries.update_job(tx.connection, job)
+        tx.emit(job, error)
+        return job
+
+    def _after_end(self, job: Job) -> None:
+        outcome = job.attempts[-1].outcome if job.attempts else str(job.status)
+        self._metrics.count("attempts_ended", pool=job.pool, outcome=outcome)
+        log.info(
+            "attempt ended", extra=fields(action="attempt_ended", job_id=job.id, attempt=job.attempt, outcome=outcome, status=job.status)
+        )
+        if job.status is JobStatus.QUEUED:
+            self._wake(job.pool)
+
+    def _wake(self, pool: str) -> None:
+        # A fresh event after each arrival: a waiter that was about to wait still holds the one that is set.
+        self._arrivals.pop(pool, asyncio.Event()).set()
+
+    def _with_progress(self, job: Job) -> Job:
+        lease = self._leases.get(job.id)
+        if lease is None or job.status is not JobStatus.RUNNING:
+            return job
+        lease_until = self._clock.time() + self._config.lease_s - (self._clock.monotonic() - lease.renewed)
+        return replace(job, progress=lease.progress, lease_until=lease_until)
+
+    def _announce_progress(self, job: Job, progress: Progress) -> None:
+        if self._db.committing:
+            self._held_back[job.id] = (job, progress)
+        else:
+            self._events.extend([self._progress_event(job, progress)])
+
+    def _on_commit(self, events: list[JobEvent]) -> None:
+        held, self._held_back = self._held_back, {}
+        self._events.extend([*events, *(self._progress_event(job, progress) for job, progress in held.values())])
+
+    def _progress_event(self, job: Job, progress: Progress) -> JobEvent:
+        at = self._clock.time()
+        return JobEvent(self._db.next_event_id(), EventType.PROGRESS, job.id, job.tenant, at, JobStatus.RUNNING, job.attempt, progress)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except StoreSuperseded:
+                return  # the newer store sweeps
+            except Exception:
+                log.exception("sweep failed", extra=fields(action="sweep_failed"))  # a dead janitor would keep dead workers' jobs for ever
+            await asyncio.sleep(self._config.janitor_period_s)
+
+    async def sweep(self) -> None:
+        """End attempts whose lease ran out, that took too long or that stand still; report the pools' load."""
+        now = self._clock.monotonic()
+        for lease in self._leases.expired(now):
+            await self._lose(lease)
+        for lease in self._leases:
+            if lease.job.started_at is not None and self._clock.time() - lease.job.started_at > lease.job.timeout_s:
+                await self._give_up(lease, JobTimedOut(f"the job ran longer than its timeout_s of {lease.job.timeout_s:g} s"))
+        for lease in self._leases.stalled(now, self._config.stall_s):
+            await self._give_up(lease, JobStalled(f"the job made no progress for {self._config.stall_s:g} s, so it was stopped"))
+        for pool in sorted(self._pools):
+            self._report_depth(pool, await self.depth(pool))
+
+    async def _lose(self, lease: Lease) -> None:
+        def move(tx: Transaction, job: Job) -> Job:
+            lost = transitions.lose(job, now=tx.now)
+            return self._apply(tx, lost, lost.error or JobError(WorkerLost.code, lost.attempts[-1].message or "", retryable=True))
+
+        await self._end_attempt(lease.job.id, lease.job.attempt, WorkerLost.code, move)
+
+    async def _give_up(self, lease: Lease, error: ServiceError) -> None:
+        await self.fail(lease.job.id, lease.job.attempt, JobError(error.code, str(error)), {})
+
+    def _report_depth(self, pool: str, depth: Depth) -> None:
+        self._metrics.gauge("jobs_queued", depth.queued, pool=pool)
+        self._metrics.gauge("jobs_running", depth.running, pool=pool)
+        self._metrics.gauge("oldest_queued_age_s", depth.oldest_age_s, pool=pool)

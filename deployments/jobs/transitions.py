@@ -1,0 +1,118 @@
+"""The legal moves of a job, as pure functions from a job to the job after it.
+
+::
+
+    queued ──claim──▶ running ──succeed──▶ succeeded
+      ▲  │               │ ├────fail──────▶ failed
+      │  └──cancel──┐    │ └──cancelled───▶ cancelled
+      └─────────────┼────┘                     ▲
+        retry, lost,└──────────────────────────┘
+        release
+
+Terminal states never change. A worker that died and an error of the job are counted apart: each kind may use up ``max_attempts``
+by itself, so that a bad night of the machines does not spend the tries that a flaky download needs, yet a poison job still ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from deployments.jobs.errors import Conflict, WorkerLost
+from deployments.jobs.model import Artifact, AttemptRecord, Job, JobError, JobStatus
+
+RELEASED = "released"  # outcome of an attempt handed back by a draining replica; counts as nobody's failure
+
+LEGAL: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+    JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+
+def claim(job: Job, *, owner: str, now: float, lease_until: float) -> Job:
+    """Lease a queued job to a replica under the next attempt number."""
+    _check(job, JobStatus.RUNNING)
+    return replace(
+        job, status=JobStatus.RUNNING, attempt=job.attempt + 1, owner=owner, lease_until=lease_until, started_at=now, not_before=None
+    )
+
+
+def succeed(job: Job, *, outputs: Sequence[Artifact], timings: Mapping[str, float], now: float) -> Job:
+    """End a running job with its outputs."""
+    done = _end(job, JobStatus.SUCCEEDED, _record(job, now, JobStatus.SUCCEEDED), now)
+    return replace(done, outputs=tuple(outputs), timings=dict(timings))
+
+
+def cancel(job: Job, *, now: float) -> Job:
+    """End a queued job, or a running one whose worker has stopped, as cancelled."""
+    record = _record(job, now, JobStatus.CANCELLED) if job.status is JobStatus.RUNNING else None
+    return _end(job, JobStatus.CANCELLED, record, now)
+
+
+def request_cancel(job: Job) -> Job:
+    """Ask the worker of a running job to stop."""
+    return replace(job, cancel_requested=True)
+
+
+def release(job: Job, *, now: float) -> Job:
+    """Put a running job back because its replica drains."""
+    return _requeue(job, _record(job, now, RELEASED), not_before=None)
+
+
+def fail(job: Job, error: JobError, *, timings: Mapping[str, float], now: float, backoff_s: float) -> Job:
+    """End an attempt with an error: queued again while the error is retryable and tries are left, else failed.
+
+    Args:
+        job: a running job.
+        error: why.
+        timings: seconds by stage of this attempt.
+        now: store's time.
+        backoff_s: wait before the first retry; doubles with each failed try, up to a minute.
+    """
+    if job.cancel_requested:
+        return cancel(job, now=now)
+    record = _record(job, now, error.code, error.message)
+    tries = _tries_like(job, error.code) + 1
+    if error.retryable and tries < job.max_attempts:
+        delay = 0.0 if error.code == WorkerLost.code else min(60.0, backoff_s * 2 ** (tries - 1))
+        return _requeue(job, record, not_before=now + delay if delay else None)
+    return replace(_end(job, JobStatus.FAILED, record, now), error=error, timings=dict(timings))
+
+
+def lose(job: Job, *, now: float) -> Job:
+    """End an attempt whose lease ran out."""
+    error = JobError(WorkerLost.code, f"the worker of attempt {job.attempt} died or was cut off", retryable=True)
+    return fail(job, error, timings={}, now=now, backoff_s=0.0)
+
+
+def _check(job: Job, to: JobStatus) -> None:
+    if to not in LEGAL[job.status]:
+        raise Conflict(f"job {job.id} is {job.status} and cannot become {to}")
+
+
+def _record(job: Job, now: float, outcome: str, message: str | None = None) -> AttemptRecord:
+    return AttemptRecord(
+        attempt=job.attempt, owner=job.owner or "", started_at=job.started_at or now, ended_at=now, outcome=str(outcome), message=message
+    )
+
+
+def _tries_like(job: Job, code: str) -> int:
+    failures = [a.outcome == WorkerLost.code for a in job.attempts if a.outcome != RELEASED]
+    return failures.count(code == WorkerLost.code)
+
+
+def _end(job: Job, status: JobStatus, record: AttemptRecord | None, now: float) -> Job:
+    _check(job, status)
+    attempts = (*job.attempts, record) if record else job.attempts
+    return replace(job, status=status, finished_at=now, owner=None, lease_until=None, progress=None, attempts=attempts)
+
+
+def _requeue(job: Job, record: AttemptRecord, *, not_before: float | None) -> Job:
+    if job.cancel_requested:
+        return cancel(job, now=record.ended_at)
+    _check(job, JobStatus.QUEUED)
+    attempts = (*job.attempts, record)
+    return replace(job, status=JobStatus.QUEUED, owner=None, lease_until=None, progress=None, not_before=not_before, attempts=attempts)

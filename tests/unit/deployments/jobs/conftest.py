@@ -1,0 +1,102 @@
+"""A store on a fresh database, a clock that tests own, and factories."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployments.jobs.model import Claim, NewJob
+from deployments.jobs.store import SqlJobStore, StoreConfig
+
+
+class ManualClock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def new_job() -> Callable[..., NewJob]:
+    def make(**changes: Any) -> NewJob:  # noqa: ANN401 -- any field
+        values: dict[str, Any] = {"id": str(uuid.uuid4()), "kind": "faceswap", "pool": "faceswap", "spec": {"kind": "faceswap"}, "fingerprint": "f"}
+        return NewJob(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def claim() -> Callable[..., Claim]:
+    def make(**changes: Any) -> Claim:  # noqa: ANN401 -- any field
+        values: dict[str, Any] = {"claim_id": str(uuid.uuid4()), "pool": "faceswap", "owner": "replica-1", "wait_s": 0.0}
+        return Claim(**(values | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of our own on a Unix socket; it refuses to run as root, so it runs as ``postgres`` there."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not binaries or shutil.which("runuser") is None:
+        pytest.skip("no PostgreSQL server binaries in /usr/lib/postgresql (Debian: apt-get install postgresql)")
+    bin_dir = binaries[-1].parent
+    home = tmp_path_factory.mktemp("postgres")
+    for folder in (home, *home.parents[:2]):
+        folder.chmod(0o755)
+    shutil.chown(home, "postgres")
+    as_postgres = ["runuser", "-u", "postgres", "--"]
+    options = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+    subprocess.run([*as_postgres, bin_dir / "initdb", "-D", home / "data", "-A", "trust", "-U", "atelier"], check=True, capture_output=True)
+    start = [*as_postgres, bin_dir / "pg_ctl", "-D", home / "data", "-o", options, "-w", "-l", home / "log", "start"]
+    subprocess.run(start, check=True, capture_output=True)
+    yield f"postgresql+psycopg://atelier@/postgres?host={home}"
+    subprocess.run([*as_postgres, bin_dir / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"], check=True, capture_output=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same tests on both databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'jobs.db'}"
+    import sqlalchemy as sa  # noqa: PLC0415 -- only where PostgreSQL is tested
+
+    server = request.getfixturevalue("postgres_url")
+    name = f"t{uuid.uuid4().hex}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def store_config(database_url: str) -> StoreConfig:
+    # The janitor is called by hand, so that a test knows when.
+    return StoreConfig(database_url=database_url, lease_s=15, stall_s=60, retry_backoff_s=2, janitor_period_s=3600)
+
+
+@pytest.fixture
+async def store(store_config: StoreConfig, clock: ManualClock) -> AsyncIterator[SqlJobStore]:
+    store = SqlJobStore(store_config, clock)
+    await store.start()
+    yield store
+    await store.close()

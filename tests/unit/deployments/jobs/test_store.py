@@ -1,0 +1,441 @@
+"""The job store's rules, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+from deployments.jobs.errors import (
+    FileNotFound,
+    IdempotencyConflict,
+    InvalidInput,
+    JobExists,
+    JobNotFound,
+    JobNotTerminal,
+    QueueFull,
+    StoreSuperseded,
+    StoreUnavailable,
+)
+from deployments.jobs.events import EventId, EventType
+from deployments.jobs.model import Artifact, FileRecord, JobError, JobQuery, JobStatus, Progress, ScalingDecision, Stage, Verdict
+from deployments.jobs.store import SqlJobStore, StoreConfig
+
+TENANT = "default"
+FLAKY = JobError("fetch_failed", "the server hung up", retryable=True)
+
+
+def artifact(**changes):
+    values = {"file_id": str(uuid.uuid4()), "name": "result.png", "media_type": "image/png", "uri": "local://a/b.png", "size_bytes": 3, "sha256": "0" * 64}
+    return Artifact(**(values | changes))
+
+
+async def test_create_is_idempotent_by_id(store, new_job):
+    new = new_job()
+    first, created = await store.create(new)
+    again, created_again = await store.create(new)
+    assert (created, created_again) == (True, False)
+    assert first == again
+    assert first.status is JobStatus.QUEUED
+
+
+async def test_create_refuses_the_id_of_another_payload(store, new_job):
+    new = new_job()
+    await store.create(new)
+    with pytest.raises(JobExists):
+        await store.create(new_job(id=new.id, fingerprint="other"))
+
+
+async def test_create_refuses_an_id_of_another_tenant(store, new_job):
+    new = new_job()
+    await store.create(new)
+    with pytest.raises(JobExists):
+        await store.create(new_job(id=new.id, tenant="other"))
+
+
+async def test_create_finds_the_job_of_an_idempotency_key(store, new_job):
+    first, _ = await store.create(new_job(idempotency_key="k"))
+    again, created = await store.create(new_job(idempotency_key="k"))
+    elsewhere, created_elsewhere = await store.create(new_job(idempotency_key="k", tenant="other"))
+    assert (again.id, created) == (first.id, False)
+    assert created_elsewhere
+    assert elsewhere.id != first.id
+
+
+async def test_create_refuses_an_idempotency_key_with_another_payload(store, new_job):
+    await store.create(new_job(idempotency_key="k"))
+    with pytest.raises(IdempotencyConflict):
+        await store.create(new_job(idempotency_key="k", fingerprint="other"))
+
+
+async def test_create_refuses_when_the_queue_is_full(database_url, clock, new_job):
+    store = SqlJobStore(StoreConfig(database_url=database_url, max_queued=2), clock)
+    await store.start()
+    await store.create(new_job())
+    await store.create(new_job())
+    with pytest.raises(QueueFull) as caught:
+        await store.create(new_job())
+    await store.close()
+    assert caught.value.limit == 2
+
+
+async def test_get_hides_another_tenants_job(store, new_job):
+    job, _ = await store.create(new_job())
+    with pytest.raises(JobNotFound):
+        await store.get("other", job.id)
+
+
+async def test_list_pages_newest_first_and_filters(store, new_job):
+    made = [(await store.create(new_job(labels={"n": str(n % 2)})))[0] for n in range(5)]
+    first = await store.list_jobs(JobQuery(limit=3))
+    second = await store.list_jobs(JobQuery(limit=3, cursor=first.next_cursor))
+    odd = await store.list_jobs(JobQuery(label=("n", "1")))
+    none = await store.list_jobs(JobQuery(status=JobStatus.FAILED))
+    newest_first = [job.id for job in reversed(made)]
+    assert [job.id for job in first.jobs + second.jobs] == newest_first
+    assert second.next_cursor is None
+    assert [job.id for job in odd.jobs] == [made[3].id, made[1].id]
+    assert none.jobs == ()
+
+
+async def test_list_refuses_a_foreign_cursor(store):
+    with pytest.raises(InvalidInput):
+        await store.list_jobs(JobQuery(cursor="not ours"))
+
+
+async def test_claim_takes_priority_then_age(store, new_job, claim):
+    ids = {}
+    for priority in (0, 5, 0, 5):
+        job, _ = await store.create(new_job(priority=priority))
+        ids.setdefault(priority, []).append(job.id)
+    taken = [(await store.claim(claim())).id for _ in range(4)]
+    assert taken == ids[5] + ids[0]
+
+
+async def test_claim_gives_a_repeated_call_the_same_job(store, new_job, claim):
+    await store.create(new_job())
+    await store.create(new_job())
+    offer = claim()
+    first = await store.claim(offer)
+    again = await store.claim(offer)
+    assert again.id == first.id
+    assert again.attempt == 1
+
+
+async def test_claim_leaves_jobs_that_need_another_capability(store, new_job, claim):
+    await store.create(new_job(requires="inswapper"))
+    assert await store.claim(claim(capabilities=frozenset({"mesh"}))) is None
+    assert await store.claim(claim(capabilities=frozenset({"inswapper"}))) is not None
+
+
+async def test_claim_waits_for_the_next_job(store, new_job, claim):
+    waiting = asyncio.create_task(store.claim(claim(wait_s=30)))
+    await asyncio.sleep(0)  # lets the claim begin; the order of the two does not matter to the result
+    job, _ = await store.create(new_job())
+    assert (await asyncio.wait_for(waiting, 10)).id == job.id
+
+
+async def test_many_waiting_claims_get_one_job_each(store, new_job, claim):
+    waiting = [asyncio.create_task(store.claim(claim(owner=f"r{n}", wait_s=30))) for n in range(5)]
+    made = await asyncio.gather(*(store.create(new_job()) for _ in range(5)))
+    taken = await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert sorted(job.id for job in taken) == sorted(job.id for job, _ in made)
+
+
+async def test_withdraw_ends_the_open_claims_of_an_owner(store, new_job, claim):
+    waiting = asyncio.create_task(store.claim(claim(owner="leaving", wait_s=600)))
+    await asyncio.sleep(0)
+    await store.withdraw("leaving")
+    assert await asyncio.wait_for(waiting, 10) is None
+    await store.create(new_job())
+    assert await store.claim(claim(owner="leaving")) is None
+    assert await store.claim(claim(owner="staying")) is not None
+
+
+async def test_finish_publishes_the_outputs(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    output = artifact()
+    with pytest.raises(FileNotFound):
+        await store.get_file(TENANT, output.file_id)
+    assert await store.finish(job.id, 1, [output], {"computing": 1.5}) is Verdict.OK
+    done = await store.get(TENANT, job.id)
+    published = await store.get_file(TENANT, output.file_id)
+    assert (done.status, done.outputs, done.timings) == (JobStatus.SUCCEEDED, (output,), {"computing": 1.5})
+    assert (published.key, published.job_id) == ("a/b.png", job.id)
+
+
+async def test_finish_said_twice_is_ok_twice(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    output = artifact()
+    assert await store.finish(job.id, 1, [output], {}) is Verdict.OK
+    assert await store.finish(job.id, 1, [output], {}) is Verdict.OK
+    assert len((await store.get(TENANT, job.id)).attempts) == 1
+
+
+async def test_a_lost_attempt_writes_nothing(store, new_job, claim, clock):
+    await store.create(new_job())
+    first = await store.claim(claim())
+    clock.advance(16)
+    await store.sweep()
+    second = await store.claim(claim(owner="replica-2"))
+    late = artifact()
+    assert second.attempt == 2
+    assert await store.heartbeat(first.id, 1, None) is Verdict.LOST
+    assert await store.finish(first.id, 1, [late], {}) is Verdict.LOST
+    assert await store.fail(first.id, 1, FLAKY, {}) is Verdict.LOST
+    with pytest.raises(FileNotFound):
+        await store.get_file(TENANT, late.file_id)
+    assert (await store.get(TENANT, first.id)).status is JobStatus.RUNNING
+
+
+async def test_heartbeats_keep_a_lease(store, new_job, claim, clock):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    for step in range(4):
+        clock.advance(10)
+        assert await store.heartbeat(job.id, 1, Progress(Stage.COMPUTING, step / 10)) is Verdict.OK
+        await store.sweep()
+    running = await store.get(TENANT, job.id)
+    assert (running.status, running.attempt, running.progress) == (JobStatus.RUNNING, 1, Progress(Stage.COMPUTING, 0.3))
+
+
+async def test_a_poison_job_fails_after_max_attempts(store, new_job, claim, clock):
+    job, _ = await store.create(new_job(max_attempts=3))
+    for _ in range(3):
+        assert await store.claim(claim()) is not None
+        clock.advance(16)
+        await store.sweep()
+    ended = await store.get(TENANT, job.id)
+    assert (ended.status, ended.error.code, ended.attempt) == (JobStatus.FAILED, "worker_lost", 3)
+    assert (await store.stats(TENANT)).workers_lost_total == 3
+
+
+async def test_fail_retries_after_a_back_off(store, new_job, claim, clock):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    await store.fail(job.id, 1, FLAKY, {})
+    assert await store.claim(claim()) is None
+    assert (await store.depth("faceswap")).queued == 0
+    clock.advance(2.1)
+    again = await store.claim(claim())
+    assert (again.id, again.attempt) == (job.id, 2)
+
+
+async def test_fail_is_final_when_not_retryable(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    await store.fail(job.id, 1, JobError("no_face_detected", "none"), {"fetching": 0.1})
+    ended = await store.get(TENANT, job.id)
+    assert (ended.status, ended.error.code, ended.timings) == (JobStatus.FAILED, "no_face_detected", {"fetching": 0.1})
+
+
+async def test_release_does_not_count_as_a_failure(store, new_job, claim):
+    job, _ = await store.create(new_job(max_attempts=1))
+    for attempt in range(1, 4):
+        await store.claim(claim())
+        assert await store.release(job.id, attempt) is Verdict.OK
+    assert (await store.get(TENANT, job.id)).status is JobStatus.QUEUED
+
+
+async def test_cancel_ends_a_queued_job_at_once(store, new_job, claim):
+    job, _ = await store.create(new_job())
+    assert (await store.cancel(TENANT, job.id)).status is JobStatus.CANCELLED
+    assert await store.claim(claim()) is None
+
+
+async def test_cancel_reaches_a_running_job_by_its_heartbeat(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    assert (await store.cancel(TENANT, job.id)).cancel_requested
+    assert await store.heartbeat(job.id, 1, None) is Verdict.CANCELLED
+    assert await store.finish(job.id, 1, [artifact()], {}) is Verdict.CANCELLED
+    assert await store.acknowledge_cancel(job.id, 1) is Verdict.OK
+    assert (await store.get(TENANT, job.id)).status is JobStatus.CANCELLED
+
+
+async def test_cancel_of_a_job_whose_worker_died_ends_it(store, new_job, claim, clock):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    await store.cancel(TENANT, job.id)
+    clock.advance(16)
+    await store.sweep()
+    assert (await store.get(TENANT, job.id)).status is JobStatus.CANCELLED
+
+
+async def test_cancel_of_an_ended_job_changes_nothing(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    await store.finish(job.id, 1, [], {})
+    assert (await store.cancel(TENANT, job.id)).status is JobStatus.SUCCEEDED
+
+
+async def test_a_job_past_its_timeout_fails_though_its_heart_beats(store, new_job, claim, clock):
+    await store.create(new_job(timeout_s=30))
+    job = await store.claim(claim())
+    for step in range(4):
+        clock.advance(10)
+        await store.heartbeat(job.id, 1, Progress(Stage.COMPUTING, step / 10))
+        await store.sweep()
+    ended = await store.get(TENANT, job.id)
+    assert (ended.status, ended.error.code) == (JobStatus.FAILED, "job_timed_out")
+    assert await store.heartbeat(job.id, 1, None) is Verdict.LOST
+
+
+async def test_a_job_that_stands_still_fails_though_its_heart_beats(store, new_job, claim, clock):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    for _ in range(8):
+        clock.advance(10)
+        await store.heartbeat(job.id, 1, Progress(Stage.COMPUTING, 0.5))
+        await store.sweep()
+    ended = await store.get(TENANT, job.id)
+    assert (ended.status, ended.error.code) == (JobStatus.FAILED, "job_stalled")
+
+
+async def test_delete_forgets_an_ended_job_and_returns_its_files(store, new_job, claim):
+    await store.create(new_job(labels={"a": "b"}))
+    job = await store.claim(claim())
+    with pytest.raises(JobNotTerminal):
+        await store.delete(TENANT, job.id)
+    output = artifact()
+    await store.finish(job.id, 1, [output], {})
+    assert [file.id for file in await store.delete(TENANT, job.id)] == [output.file_id]
+    with pytest.raises(JobNotFound):
+        await store.get(TENANT, job.id)
+    with pytest.raises(FileNotFound):
+        await store.get_file(TENANT, output.file_id)
+
+
+async def test_add_file_publishes_an_upload(store):
+    record = FileRecord(str(uuid.uuid4()), TENANT, "uploads/x", "x.png", "image/png", 5, "0" * 64, 1.0)
+    assert await store.add_file(record) == await store.add_file(record) == await store.get_file(TENANT, record.id)
+
+
+async def test_history_tells_every_state_in_order(store, new_job, claim, clock):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    await store.fail(job.id, 1, FLAKY, {})
+    clock.advance(3)
+    await store.claim(claim())
+    await store.finish(job.id, 2, [], {})
+    told = await store.history(TENANT, job.id)
+    assert [event.status.value for event in told] == ["queued", "running", "queued", "running", "succeeded"]
+    assert [event.error.code if event.error else None for event in told] == [None, None, "fetch_failed", None, None]
+    assert [event.id for event in told] == sorted(event.id for event in told)
+
+
+async def test_events_give_states_and_only_the_newest_progress(store, new_job, claim):
+    start = (await store.events(None, 0)).last_id
+    await store.create(new_job())
+    job = await store.claim(claim())
+    for step in range(5):
+        await store.heartbeat(job.id, 1, Progress(Stage.COMPUTING, step / 10))
+    batch = await store.events(start, 0)
+    assert [event.type for event in batch.events] == [EventType.STATE, EventType.STATE, EventType.PROGRESS]
+    assert batch.events[-1].progress.fraction == 0.4
+    assert (await store.events(batch.last_id, 0)).events == ()
+
+
+async def test_events_wait_for_news(store, new_job):
+    start = (await store.events(None, 0)).last_id
+    waiting = asyncio.create_task(store.events(start, 30))
+    await asyncio.sleep(0)
+    job, _ = await store.create(new_job())
+    batch = await asyncio.wait_for(waiting, 10)
+    assert [event.job_id for event in batch.events] == [job.id]
+
+
+async def test_events_of_another_epoch_are_a_gap(store):
+    assert (await store.events(EventId(99, 1), 0)).gap
+
+
+async def test_a_restarted_store_knows_everything_and_gives_running_jobs_a_fresh_lease(store_config, clock, new_job, claim):
+    first = SqlJobStore(store_config, clock)
+    await first.start()
+    queued, _ = await first.create(new_job(priority=-1))
+    await first.create(new_job())
+    running = await first.claim(claim())
+    last = (await first.events(None, 0)).last_id
+    await first.close()
+    clock.advance(3600)
+    second = SqlJobStore(store_config, clock)
+    await second.start()
+    await second.sweep()
+    assert (await second.heartbeat(running.id, 1, None)) is Verdict.OK
+    assert (await second.get(TENANT, queued.id)).status is JobStatus.QUEUED
+    assert (await second.events(last, 0)).gap
+    assert (await second.events(None, 0)).last_id > last
+    await second.close()
+
+
+async def test_an_older_store_may_not_write_any_more(store_config, clock, new_job):
+    if not store_config.database_url.startswith("postgresql"):
+        pytest.skip("SQLite locks the file, so a second store does not even open: see the next test")
+    older, newer = SqlJobStore(store_config, clock), SqlJobStore(store_config, clock)
+    await older.start()
+    await newer.start()
+    with pytest.raises(StoreSuperseded):
+        await older.create(new_job())
+    assert (await newer.create(new_job()))[1]
+    await older.close()
+    await newer.close()
+
+
+async def test_a_second_store_on_the_same_file_does_not_open(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr("deployments.jobs.database.LOCK_WAIT_S", 0.2)
+    config = StoreConfig(database_url=f"sqlite:///{tmp_path / 'one.db'}")
+    first = SqlJobStore(config, clock)
+    await first.start()
+    with pytest.raises(StoreUnavailable, match="another job store"):
+        await SqlJobStore(config, clock).start()
+    await first.close()
+
+
+async def test_one_bad_operation_does_not_hurt_its_neighbours(store, new_job):
+    clash = new_job()
+    await store.create(clash)
+    results = await asyncio.gather(
+        store.create(new_job()), store.create(new_job(id=clash.id, fingerprint="other")), store.create(new_job()), return_exceptions=True
+    )
+    assert [type(r).__name__ for r in results] == ["tuple", "JobExists", "tuple"]
+    assert len((await store.list_jobs(JobQuery())).jobs) == 3
+
+
+async def test_depth_leaves_uploading_jobs_out_of_what_needs_a_slot(store, new_job, claim, clock):
+    for _ in range(3):
+        await store.create(new_job(estimate_s=4.0))
+    job = await store.claim(claim())
+    await store.heartbeat(job.id, 1, Progress(Stage.UPLOADING, 0.95))
+    clock.advance(7)
+    depth = await store.depth("faceswap")
+    assert (depth.queued, depth.running, depth.uploading, depth.oldest_age_s, depth.estimate_s) == (2, 1, 1, 7.0, 8.0)
+
+
+async def test_scaling_keeps_decisions_that_differ(store):
+    def decision(at, desired):
+        return ScalingDecision("faceswap", at, 0, desired, "why", 1, 0)
+
+    for at, desired in ((1.0, 1), (2.0, 1), (3.0, 2)):
+        await store.record_scaling(decision(at, desired))
+    assert await store.scaling() == (decision(3.0, 2), decision(1.0, 1))
+
+
+def test_a_password_in_the_database_url_is_refused():
+    with pytest.raises(ValueError, match="PGPASSWORD"):
+        StoreConfig(database_url="postgresql+psycopg://me:secret@db/atelier")
+
+
+async def test_the_migrations_make_what_the_tables_say(store, database_url):
+    import sqlalchemy as sa  # noqa: PLC0415
+    from alembic.autogenerate import compare_metadata  # noqa: PLC0415
+    from alembic.migration import MigrationContext  # noqa: PLC0415
+    from deployments.jobs.tables import METADATA  # noqa: PLC0415
+
+    engine = sa.create_engine(database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        differences = [d for d in compare_metadata(context, METADATA) if "ix_jobs_queue" not in str(d)]  # SQLite cannot reflect an expression
+    engine.dispose()
+    assert differences == []
