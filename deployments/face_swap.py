@@ -1,0 +1,39 @@
+"""The face-swap box: builds the engine on its GPU share, hands it to a worker, tells the truth about both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.engines.face_swap.config import FaceSwapConfig
+from deployments.engines.face_swap.engine import FaceSwapEngine
+from deployments.engines.models import load_manifest
+from deployments.worker import WorkerSetup, build_worker
+
+CAPABILITIES = frozenset({"mesh"})
+
+
+class FaceSwap:
+    """Runs face-swap jobs."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, setup: WorkerSetup, config: FaceSwapConfig, manifest: Path, uploader: DeploymentHandle[Any]
+    ) -> None:
+        """Load the models and start claiming.
+
+        Raises:
+            EngineFailed: the models do not load on the configured device.
+            Unavailable: this machine does not see the object store.
+        """
+        engine = FaceSwapEngine.load(config, load_manifest(manifest))
+        self._worker = await build_worker(setup, engine, CAPABILITIES, uploader)
+        self._worker.start()
+
+    async def check_health(self) -> None:
+        """Fail when this replica would never take a job again."""
+        self._worker.check()
+
+    async def __del__(self) -> None:  # Serve awaits it when it stops the replica, for graceful_shutdown_timeout_s at most
+        await self._worker.drain()

@@ -1,0 +1,263 @@
+"""Adapters from Ray handles to the domain's ports, and the one place where Ray's errors are unwrapped.
+
+``str()`` of a remote error is a traceback with a process id and an address in it; what a client may see is its ``cause``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve.handle import DeploymentHandle
+
+from deployments.job_store import ACTOR_NAME, MAX_CONCURRENCY, NAMESPACE, JobStoreActor, fingerprint_of
+from deployments.jobs.errors import ServiceError, StoreUnavailable, UploadFailed
+from deployments.jobs.events import EventBatch, EventId, JobEvent
+from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.model import (
+    Artifact,
+    Claim,
+    Depth,
+    FileRecord,
+    Job,
+    JobError,
+    JobPage,
+    JobQuery,
+    NewJob,
+    Progress,
+    ScalingDecision,
+    Stats,
+    Verdict,
+)
+from deployments.jobs.ports import StoredObject, UploadToken
+from deployments.jobs.store import StoreConfig
+
+log = get_logger(__name__)
+
+CALL_TIMEOUT_S = 30.0  # a restart of the store takes about a second; longer than this and the caller should hear of it
+FINGERPRINT_TIMEOUT_S = 30.0
+
+
+class StoreHandle:
+    """Implements :class:`deployments.jobs.ports.JobStore` over the store's actor; makes the actor when there is none."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._config = config
+        self._actor: ActorHandle[Any] | None = None
+
+    async def connect(self) -> None:
+        """Find the actor or make it, and replace one that runs older code or another config.
+
+        Raises:
+            StoreUnavailable: it does not start.
+        """
+        ours = fingerprint_of(self._config)
+        actor = self._get_or_create(ours)
+        theirs = await self._answer(actor.fingerprint.remote(), FINGERPRINT_TIMEOUT_S)
+        if theirs != ours:
+            log.info("replacing the job store", extra=fields(action="store_replaced"))
+            ray.kill(actor, no_restart=True)
+            actor = await self._recreate(ours)
+        self._actor = actor
+
+    async def create(self, new: NewJob) -> tuple[Job, bool]:
+        """See the port."""
+        created: tuple[Job, bool] = await self._call("create", new)
+        return created
+
+    async def get(self, tenant: str, job_id: str) -> Job:
+        """See the port."""
+        job: Job = await self._call("get", tenant, job_id)
+        return job
+
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        """See the port."""
+        page: JobPage = await self._call("list_jobs", query)
+        return page
+
+    async def cancel(self, tenant: str, job_id: str) -> Job:
+        """See the port."""
+        job: Job = await self._call("cancel", tenant, job_id)
+        return job
+
+    async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
+        """See the port."""
+        files: tuple[FileRecord, ...] = await self._call("delete", tenant, job_id)
+        return files
+
+    async def claim(self, claim: Claim) -> Job | None:
+        """See the port."""
+        job: Job | None = await self._call("claim", claim, wait_s=claim.wait_s)
+        return job
+
+    async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:
+        """See the port."""
+        return await self._verdict("heartbeat", job_id, attempt, progress)
+
+    async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
+        """See the port."""
+        return await self._verdict("finish", job_id, attempt, tuple(outputs), dict(timings))
+
+    async def fail(self, job_id: str, attempt: int, error: JobError, timings: Mapping[str, float]) -> Verdict:
+        """See the port."""
+        return await self._verdict("fail", job_id, attempt, error, dict(timings))
+
+    async def withdraw(self, owner: str) -> None:
+        """See the port."""
+        await self._call("withdraw", owner)
+
+    async def release(self, job_id: str, attempt: int) -> Verdict:
+        """See the port."""
+        return await self._verdict("release", job_id, attempt)
+
+    async def acknowledge_cancel(self, job_id: str, attempt: int) -> Verdict:
+        """See the port."""
+        return await self._verdict("acknowledge_cancel", job_id, attempt)
+
+    async def events(self, after: EventId | None, wait_s: float) -> EventBatch:
+        """See the port."""
+        batch: EventBatch = await self._call("events", after, wait_s, wait_s=wait_s)
+        return batch
+
+    async def history(self, tenant: str, job_id: str) -> tuple[JobEvent, ...]:
+        """See the port."""
+        events: tuple[JobEvent, ...] = await self._call("history", tenant, job_id)
+        return events
+
+    async def add_file(self, record: FileRecord) -> FileRecord:
+        """See the port."""
+        added: FileRecord = await self._call("add_file", record)
+        return added
+
+    async def get_file(self, tenant: str, file_id: str) -> FileRecord:
+        """See the port."""
+        record: FileRecord = await self._call("get_file", tenant, file_id)
+        return record
+
+    async def depth(self, pool: str) -> Depth:
+        """See the port."""
+        depth: Depth = await self._call("depth", pool)
+        return depth
+
+    async def stats(self, tenant: str) -> Stats:
+        """See the port."""
+        stats: Stats = await self._call("stats", tenant)
+        return stats
+
+    async def record_scaling(self, decision: ScalingDecision) -> None:
+        """See the port."""
+        await self._call("record_scaling", decision)
+
+    async def scaling(self) -> tuple[ScalingDecision, ...]:
+        """See the port."""
+        decisions: tuple[ScalingDecision, ...] = await self._call("scaling")
+        return decisions
+
+    async def _verdict(self, method: str, *args: object) -> Verdict:
+        verdict: Verdict = await self._call(method, *args)
+        return verdict
+
+    async def _call(self, method: str, *args: object, wait_s: float = 0.0) -> Any:  # noqa: ANN401 -- each method above names its type
+        if self._actor is None:
+            await self.connect()
+        try:
+            return await self._answer(getattr(self._actor, method).remote(*args), CALL_TIMEOUT_S + wait_s)
+        except StoreUnavailable:
+            self._actor = None  # a killed store was replaced, or must be made anew: look again at the next call
+            raise
+
+    async def _answer(self, reference: Awaitable[Any], timeout_s: float) -> Any:  # noqa: ANN401 -- Ray's references carry no type
+        try:
+            return await asyncio.wait_for(reference, timeout_s)
+        except TimeoutError:
+            raise StoreUnavailable("the job store did not answer in time: it may be restarting, try again") from None
+        except RayTaskError as error:
+            raise _cause(error) from None
+        except RayError as error:
+            raise StoreUnavailable(f"the job store is away ({type(error).__name__}): it is restarted by itself, try again") from None
+
+    def _get_or_create(self, fingerprint: str) -> ActorHandle[Any]:
+        placement: dict[str, Any] = {"resources": {"node:__internal_head__": 0.001}}
+        if self._config.node_label is not None:
+            placement = {"label_selector": self._config.node_label}
+        actor_class: Any = ray.remote(JobStoreActor)  # Ray types its own decorator only for functions and plain classes
+        actor: ActorHandle[Any] = actor_class.options(
+            name=ACTOR_NAME,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,  # every method may be repeated, see ports.py
+            max_concurrency=MAX_CONCURRENCY,
+            enable_task_events=False,  # heartbeats would fill the cluster's task history
+            runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},  # an actor without a GPU share would still see the GPU
+            **placement,
+        ).remote(self._config, fingerprint)
+        return actor
+
+    async def _recreate(self, fingerprint: str) -> ActorHandle[Any]:
+        """Make the actor after its forerunner was killed; its name is free once the cluster has noticed."""
+        deadline = asyncio.get_running_loop().time() + FINGERPRINT_TIMEOUT_S
+        while True:
+            try:
+                actor = self._get_or_create(fingerprint)
+                await self._answer(actor.fingerprint.remote(), FINGERPRINT_TIMEOUT_S)
+            except (StoreUnavailable, RayActorError, ValueError):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                return actor
+
+
+class UploaderHandle:
+    """Implements :class:`deployments.jobs.ports.Uploader` over the Uploader deployment."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def identity(self) -> str:
+        """Return which object store the uploader writes to."""
+        identity: str = await self._call("identity")
+        return identity
+
+    async def begin(self, key: str, media_type: str) -> UploadToken:
+        """See the port."""
+        token: UploadToken = await self._call("begin", key, media_type)
+        return token
+
+    async def put_part(self, token: UploadToken, number: int, data: bytes) -> None:
+        """See the port."""
+        await self._call("put_part", token, number, data)
+
+    async def complete(self, token: UploadToken, parts: int, sha256: str) -> StoredObject:
+        """See the port."""
+        stored: StoredObject = await self._call("complete", token, parts, sha256)
+        return stored
+
+    async def abort(self, token: UploadToken) -> None:
+        """See the port."""
+        await self._call("abort", token)
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        await self._call("delete", key)
+
+    async def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401 -- each method above names its type
+        try:
+            return await self._handle.options(method_name=method).remote(*args)
+        except RayTaskError as error:
+            raise _cause(error) from None
+        except RayError as error:
+            raise UploadFailed(f"the uploader is away ({type(error).__name__}): it is restarted by itself") from None
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """Return the error that was raised on the other side."""
+    cause = error.cause
+    return cause if isinstance(cause, ServiceError) else RuntimeError(f"remote {type(cause).__name__}: {cause}")

@@ -1,0 +1,46 @@
+"""The job store as a Ray actor: one process, pinned to the head node, restarted for ever.
+
+All its methods share one event loop. It has no concurrency groups on purpose: Ray gives each group of an async actor an event loop of
+its own, and the store's futures and events belong to one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from deployments.jobs.store import SqlJobStore, StoreConfig
+from deployments.metrics import ServeMetrics
+
+ACTOR_NAME = "job_store"
+NAMESPACE = "atelier"
+
+# Long polls of idle replicas and event feeds lie in the actor side by side; Ray's default of 1000 would block the heartbeats behind them.
+MAX_CONCURRENCY = 10_000
+
+
+class JobStoreActor(SqlJobStore):
+    """The store's process. Ray awaits the constructor, so the first call finds an open database."""
+
+    async def __init__(self, config: StoreConfig, fingerprint: str) -> None:  # type: ignore[misc]  # Ray awaits it
+        """Open the store.
+
+        Args:
+            config: of the store.
+            fingerprint: of the code and the config that made this actor, see :func:`fingerprint_of`.
+        """
+        super().__init__(config, metrics=ServeMetrics())
+        self._fingerprint = fingerprint
+        await self.start()
+
+    async def fingerprint(self) -> str:
+        """Say which code and config this actor runs: a detached actor outlives the deployment that made it."""
+        return self._fingerprint
+
+
+def fingerprint_of(config: StoreConfig) -> str:
+    """Return a hash of the job system's source files and the store's config."""
+    digest = hashlib.sha256(config.model_dump_json().encode())
+    for source in sorted((Path(__file__).parent / "jobs").rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
