@@ -1,0 +1,370 @@
+"""The hostile list: nothing leads to the canary, a server on loopback that stands for everything private.
+
+Names are resolved by a fake; "media.test" is the one name that the allow-list opens. No test name ever reaches a real address.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import gzip
+import hashlib
+import io
+import socket
+import ssl
+from dataclasses import dataclass, field
+
+import pytest
+import trustme
+from aiohttp import web
+from aiohttp.abc import AbstractResolver
+from PIL import Image
+
+from deployments.jobs.errors import FetchFailed, InvalidInput, MediaTooLarge, ServiceError, UnsupportedMedia, UrlNotAllowed
+from deployments.storage.fetch import FetchConfig, GuardedFetcher
+
+LIMIT = 1 << 20
+
+
+def png_bytes() -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PNG = png_bytes()
+
+
+@dataclass
+class FakeResolver(AbstractResolver):
+    answers: dict[str, list[list[str]]]  # name -> what each next lookup answers; the last answer stays
+    asked: list[str] = field(default_factory=list)
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        self.asked.append(host)
+        if host not in self.answers:
+            raise OSError(None, "no such name")
+        nth = min(self.asked.count(host), len(self.answers[host])) - 1
+        return [
+            {"hostname": host, "host": ip, "port": port, "family": socket.AF_INET6 if ":" in ip else socket.AF_INET, "proto": 0, "flags": 0}
+            for ip in self.answers[host][nth]
+        ]
+
+    async def close(self):
+        pass
+
+
+@dataclass
+class World:
+    media: int  # port of the allowed server
+    canary: int  # port of the forbidden one
+    hits: list[str]  # requests that reached the canary
+    resolver: FakeResolver
+
+    def fetcher(self, **options):
+        config = {"allow": (f"media.test:{self.media}",), "ports": {80, 443, self.canary, self.media}, "max_bytes": LIMIT, **options}
+        return GuardedFetcher(FetchConfig(**config), self.resolver)
+
+    def url(self, path: str) -> str:
+        return f"http://media.test:{self.media}{path}"
+
+
+async def picture(_):
+    return web.Response(body=PNG, content_type="text/plain", headers={"ETag": '"abc"'})
+
+
+async def page(_):
+    return web.Response(text="<!DOCTYPE html><p>Sign in", content_type="image/png")
+
+
+async def zipped(_):
+    return web.Response(body=b"PK\x03\x04" + b"A" * 600, content_type="image/png")
+
+
+async def slowloris(request):
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await answer.write(b"x")
+            await asyncio.sleep(0.05)
+    return answer
+
+
+async def infinite(request):
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await answer.write(PNG[:64] + b"x" * 65536)
+    return answer
+
+
+async def bomb(_):
+    return web.Response(body=gzip.compress(bytes(5_000_000)), headers={"Content-Encoding": "gzip"})
+
+
+async def liar(request):
+    answer = web.StreamResponse(headers={"Content-Length": "100000"})
+    await answer.prepare(request)
+    await answer.write(PNG)
+    request.transport.close()
+    return answer
+
+
+async def boaster(request):
+    answer = web.StreamResponse(headers={"Content-Length": str(10**12)})
+    await answer.prepare(request)
+    return answer
+
+
+async def silent(_):
+    await asyncio.sleep(30)
+
+
+async def to(request):
+    return web.Response(status=302, headers={"Location": request.query["url"]})
+
+
+async def loop(_):
+    return web.Response(status=307, headers={"Location": "/loop"})
+
+
+async def sets_cookie(request):
+    location = "/picture" if "Cookie" not in request.headers else "/page"
+    return web.Response(status=302, headers={"Location": location, "Set-Cookie": "spy=1"})
+
+
+async def status(request):
+    return web.Response(status=int(request.match_info["code"]))
+
+
+MEDIA_ROUTES = {
+    "/picture": picture, "/page": page, "/zipped": zipped, "/slowloris": slowloris, "/infinite": infinite, "/bomb": bomb, "/liar": liar,
+    "/boaster": boaster, "/silent": silent, "/to": to, "/loop": loop, "/cookie": sets_cookie, "/status/{code}": status,
+}  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def serve(routes, tls=None):
+    app = web.Application()
+    for path, handler in routes.items():
+        app.router.add_route("*", path, handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def world():
+    hits = []
+
+    async def hit(request):
+        hits.append(str(request.url))
+        return web.Response(body=PNG)
+
+    async with serve(MEDIA_ROUTES) as media, serve({"/{tail:.*}": hit}) as canary:
+        resolver = FakeResolver(
+            {
+                "media.test": [["127.0.0.1"]],
+                "inside.test": [["10.0.0.7"]],
+                "loop.test": [["127.0.0.1"]],
+                "loop.test.": [["127.0.0.1"]],
+                "metadata.test": [["169.254.169.254"]],
+                "mapped.test": [["::ffff:127.0.0.1"]],
+                "nat64.test": [["64:ff9b::7f00:1"]],
+                "mixed.test": [["127.0.0.1", "10.0.0.7"]],
+                "rebind.test": [["127.0.0.1"], ["10.0.0.7"]],
+                "localhost": [["127.0.0.1"]],
+            }
+        )
+        yield World(media, canary, hits, resolver)
+
+
+BLOCKED = [
+    "http://127.0.0.1:{c}/", "http://localhost:{c}/", "http://127.1:{c}/", "http://2130706433:{c}/", "http://0x7f000001:{c}/",
+    "http://0177.0.0.1:{c}/", "http://0:{c}/", "http://0.0.0.0:{c}/", "http://[::1]:{c}/", "http://[::ffff:127.0.0.1]:{c}/",
+    "http://[::ffff:7f00:1]:{c}/", "http://[64:ff9b::7f00:1]:{c}/", "http://[2002:7f00:1::]:{c}/", "http://[::]:{c}/",
+    "http://[fe80::1%25lo]:{c}/", "http://inside.test:{c}/", "http://metadata.test/latest/meta-data/", "http://mixed.test:{c}/",
+    "http://mapped.test:{c}/", "http://nat64.test:{c}/", "http://loop.test:{c}/", "http://loop.test.:{c}/", "http://127.0.0.1.:{c}/",
+    "http://LOCALHOST.:{c}/", "http://a.localhost:{c}/", "http://①②⑦.0.0.①:{c}/", "http://127。0。0。1:{c}/",
+    "http://user@127.0.0.1:{c}/", "http://media.test\\@127.0.0.1:{c}/", "http://127.0.0.1:{c}\\@media.test/",
+    "http://127.0.0.1:{c}#@media.test/", "http://media.test%00.127.0.0.1:{c}/", "http://127.0.0.1%00.media.test:{c}/",
+    "http://user:secret@media.test:{m}/picture", "file:///etc/passwd", "ftp://media.test/x.png", "gopher://127.0.0.1:{c}/",
+    "data:image/png;base64,iVBORw0KGgo=", "http:///etc/passwd", "http://", "//media.test:{m}/picture", "not a url", "",
+    "http://100.100.100.200/", "http://[fd00:ec2::254]/", "http://224.0.0.1/", "http://255.255.255.255/", "http://192.0.0.192/",
+    "http://198.18.0.1/", "http://240.0.0.1/", "http://media.test:22/", "http://media.test:6379/", "http://media.test:99999/",
+    "http://media.test:x/", "http://media.test:{m}/\r\nHost: 127.0.0.1", "http://media.test:{m}/a b", "http://[::1/", "http://exa mple/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", BLOCKED)
+async def test_fetch_never_reaches_a_private_place(world, tmp_path, template):
+    url = template.replace("{c}", str(world.canary)).replace("{m}", str(world.media))
+
+    with pytest.raises(UrlNotAllowed) as caught:
+        await world.fetcher().fetch(url, tmp_path)
+
+    assert world.hits == []
+    assert list(tmp_path.iterdir()) == []
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/x", "http://localhost/", "https://[::1]/", "ftp://a/b", "http://u:p@a.test/", "http://a.test:22/"]
+)
+def test_check_url_refuses_at_once_what_needs_no_dns(url):
+    with pytest.raises(UrlNotAllowed):
+        GuardedFetcher(FetchConfig()).check_url(url)
+
+
+def test_check_url_takes_names_and_open_private_ports():
+    fetcher = GuardedFetcher(FetchConfig(allow=("10.0.0.0/8", "minio:9000")))
+    for url in ("https://example.com/a.png?sig=%2B", "http://10.1.2.3:9000/x", "http://minio:9000/b", "http://cache.lan:9000/"):
+        fetcher.check_url(url)
+
+
+async def test_fetch_hashes_types_and_keeps_the_file(world, tmp_path):
+    fetched = await world.fetcher().fetch(world.url("/picture?signature=a%2Fb"), tmp_path)
+
+    assert fetched.path.read_bytes() == PNG
+    assert (fetched.media_type, fetched.size_bytes, fetched.etag) == ("image/png", len(PNG), '"abc"')
+    assert fetched.sha256 == hashlib.sha256(PNG).hexdigest()
+    assert fetched.path.parent == tmp_path
+
+
+async def test_fetch_dials_the_address_that_was_checked(world, tmp_path):
+    fetcher = world.fetcher(allow=(f"127.0.0.1:{world.media}",))
+
+    await fetcher.fetch(f"http://rebind.test:{world.media}/picture", tmp_path)
+    assert world.resolver.asked == ["rebind.test"]
+    with pytest.raises(UrlNotAllowed):
+        await fetcher.fetch(f"http://rebind.test:{world.media}/picture", tmp_path)
+
+
+async def test_fetch_refuses_all_when_one_answer_is_private(world, tmp_path):
+    fetcher = world.fetcher(allow=(f"127.0.0.1:{world.media}",))
+    with pytest.raises(UrlNotAllowed):
+        await fetcher.fetch(f"http://mixed.test:{world.media}/picture", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.0.0.1:{c}/",
+        "http://[::ffff:127.0.0.1]:{c}/",
+        "file:///etc/passwd",
+        "//127.0.0.1:{c}/",
+        "http://169.254.169.254/latest/",
+        "http://loop.test:{c}/",
+        "http://a b/",
+        "http://user:pw@media.test:{m}/picture",
+    ],
+)
+async def test_fetch_checks_every_redirect(world, tmp_path, target):
+    with pytest.raises(UrlNotAllowed):
+        await world.fetcher().fetch(
+            world.url("/to?url=" + target.replace("{c}", str(world.canary)).replace("{m}", str(world.media)).replace(":", "%3A")), tmp_path
+        )
+    assert world.hits == []
+
+
+async def test_fetch_follows_a_relative_redirect_without_cookies(world, tmp_path):
+    fetched = await world.fetcher().fetch(world.url("/cookie"), tmp_path)
+    assert fetched.media_type == "image/png"
+
+
+async def test_fetch_gives_up_a_redirect_loop(world, tmp_path):
+    with pytest.raises(InvalidInput, match="redirects more than 3 times"):
+        await world.fetcher().fetch(world.url("/loop"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        ("/slowloris", FetchFailed, "bytes a second"),
+        ("/infinite", MediaTooLarge, "longer than 1 MiB"),
+        ("/boaster", MediaTooLarge, "longer than 1 MiB"),
+        ("/bomb", UnsupportedMedia, "without Content-Encoding"),
+        ("/liar", FetchFailed, "could not be downloaded"),
+        ("/silent", FetchFailed, "could not be downloaded"),
+        ("/page", UnsupportedMedia, "web page"),
+        ("/zipped", UnsupportedMedia, "application/zip"),
+        ("/status/404", InvalidInput, "answered 404"),
+        ("/status/403", InvalidInput, "answered 403"),
+        ("/status/204", InvalidInput, "answered 204"),
+        ("/status/301", InvalidInput, "without saying where"),
+        ("/status/429", FetchFailed, "answered 429"),
+        ("/status/503", FetchFailed, "answered 503"),
+    ],
+)
+async def test_fetch_stops_a_hostile_server(world, tmp_path, path, error, words):
+    fetcher = world.fetcher(grace_s=0.15, min_rate=2000, read_timeout_s=0.3)
+
+    with pytest.raises(error, match=words) as caught:
+        await fetcher.fetch(world.url(path + "?signature=hush"), tmp_path)
+
+    assert type(caught.value) is error
+    assert "hush" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_fetch_ends_after_its_whole_time(world, tmp_path):
+    with pytest.raises(FetchFailed, match="took too long"):
+        await world.fetcher(timeout_s=0.2, grace_s=10).fetch(world.url("/slowloris"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_fetch_reports_a_closed_port_as_passing(world, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(FetchFailed) as caught:
+            await world.fetcher(allow=("media.test",)).fetch(f"http://media.test:{port}/x?signature=hush", tmp_path)
+    assert caught.value.retryable
+    assert caught.value.__cause__ is None
+    assert "hush" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def server_tls(certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    return context
+
+
+async def fetch_over_tls(world, tmp_path, authority, certificate):
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    target = tmp_path / "in"
+    target.mkdir()
+    async with serve(MEDIA_ROUTES, server_tls(certificate)) as port:
+        return await world.fetcher(allow=("media.test",), ca_file=ca_file).fetch(f"https://media.test:{port}/picture", target)
+
+
+async def test_fetch_trusts_a_configured_authority(world, tmp_path, authority):
+    fetched = await fetch_over_tls(world, tmp_path, authority, authority.issue_cert("media.test"))
+    assert fetched.size_bytes == len(PNG)
+
+
+@pytest.mark.parametrize("flaw", ["name", "authority", "date"])
+async def test_fetch_refuses_a_bad_certificate(world, tmp_path, authority, flaw):
+    issuer = trustme.CA() if flaw == "authority" else authority
+    name = "other.test" if flaw == "name" else "media.test"
+    expiry = dt.datetime(2020, 1, 1, tzinfo=dt.UTC) if flaw == "date" else None
+
+    with pytest.raises(InvalidInput, match="is not trusted") as caught:
+        await fetch_over_tls(
+            world, tmp_path, authority, issuer.issue_cert(name, not_before=expiry and expiry - dt.timedelta(1), not_after=expiry)
+        )
+
+    assert isinstance(caught.value, ServiceError)
+    assert not caught.value.retryable

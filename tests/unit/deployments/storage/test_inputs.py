@@ -1,0 +1,206 @@
+import asyncio
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from deployments.jobs.errors import FetchFailed, FileNotFound, InvalidInput, MediaTypeMismatch, UnsupportedMedia
+from deployments.jobs.model import FileRecord
+from deployments.storage.fetch import FetchedFile
+from deployments.storage.inputs import InputCache, InputCacheConfig
+
+
+def png(shade):
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), shade).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PNG = png(1)
+FILE_ID = "0b0f7a35-7c3e-4c67-8f0f-6a3b0f9f1c11"
+
+
+class FakeFetcher:
+    def __init__(self):
+        self.bodies = {}
+        self.fetched = []
+
+    async def fetch(self, url, directory):
+        self.fetched.append(url)
+        await asyncio.sleep(0)
+        body = self.bodies[url]
+        path = Path(directory) / f"fetch-{len(self.fetched)}"
+        path.write_bytes(body)
+        return FetchedFile(path, "image/png", hashlib.sha256(body).hexdigest(), len(body), None)
+
+
+class FakeStore:
+    def __init__(self):
+        self.records = {}
+
+    async def get_file(self, tenant, file_id):
+        record = self.records.get((tenant, file_id))
+        if record is None:
+            raise FileNotFound(file_id)
+        return record
+
+
+class FakeReader:
+    def __init__(self):
+        self.objects = {}
+        self.reads = 0
+
+    async def size(self, key):
+        return len(self.objects[key])
+
+    async def read(self, key, start=0, end=None):
+        self.reads += 1
+        for at in range(0, len(self.objects[key]), 100):
+            yield self.objects[key][at : at + 100]
+
+
+class World:
+    def __init__(self, root):
+        self.root = root
+        self.fetcher, self.store, self.reader = FakeFetcher(), FakeStore(), FakeReader()
+
+    def cache(self, **config):
+        return InputCache(InputCacheConfig(root=self.root, **config), fetcher=self.fetcher, store=self.store, reader=self.reader)
+
+    def add_file(self, body=PNG, sha256=None):
+        self.reader.objects["uploads/a"] = body
+        digest = sha256 or hashlib.sha256(body).hexdigest()
+        self.store.records["default", FILE_ID] = FileRecord(FILE_ID, "default", "uploads/a", "a.png", "image/png", len(body), digest, 0.0)
+
+    def add_url(self, url, body):
+        self.fetcher.bodies[url] = body
+        return {"url": url}
+
+    def kept(self):
+        return {path.read_bytes() for path in (self.root / "objects").iterdir()}
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path / "inputs")
+
+
+async def test_materialise_brings_a_stored_file_once(world):
+    world.add_file()
+    cache = world.cache()
+
+    media = await cache.materialise("default", {"file_id": FILE_ID})
+
+    assert media.path.read_bytes() == PNG
+    assert (media.media_type, media.sha256, media.size_bytes) == ("image/png", hashlib.sha256(PNG).hexdigest(), len(PNG))
+    assert not media.path.stat().st_mode & 0o222
+    assert await world.cache().materialise("default", {"file_id": FILE_ID}) == media
+    assert world.reader.reads == 1
+
+
+async def test_materialise_asks_the_store_each_time(world):
+    world.add_file()
+    cache = world.cache()
+    await cache.materialise("default", {"file_id": FILE_ID})
+    with pytest.raises(FileNotFound):  # cached bytes are no permission
+        await cache.materialise("stranger", {"file_id": FILE_ID})
+
+
+async def test_materialise_refuses_damaged_bytes(world):
+    world.add_file(sha256="0" * 64)
+    with pytest.raises(FetchFailed, match="damaged"):
+        await world.cache().materialise("default", {"file_id": FILE_ID})
+    assert world.kept() == set()
+    assert list((world.root / "incoming").iterdir()) == []
+
+
+async def test_materialise_fetches_a_url_once_for_all_who_wait(world):
+    reference = world.add_url("https://example.com/a?sig=hush", PNG)
+    caches = [world.cache() for _ in range(4)]  # as in four processes: nothing is shared but the folder
+
+    media = await asyncio.gather(*(cache.materialise("default", reference) for cache in caches))
+
+    assert len(world.fetcher.fetched) == 1
+    assert len({item.path for item in media}) == 1
+    assert not any(b"hush" in path.read_bytes() or "hush" in path.name for path in world.root.rglob("*") if path.is_file())
+
+
+async def test_materialise_fetches_a_url_again_when_it_is_no_longer_fresh(world):
+    reference = world.add_url("https://example.com/a", PNG)
+    cache = world.cache(url_fresh_s=60)
+    await cache.materialise("default", reference)
+    world.fetcher.bodies[reference["url"]] = png(2)
+    assert (await cache.materialise("default", reference)).sha256 == hashlib.sha256(PNG).hexdigest()
+
+    (entry,) = (world.root / "urls").iterdir()
+    os.utime(entry, (0, 0))
+
+    assert (await cache.materialise("default", reference)).sha256 == hashlib.sha256(png(2)).hexdigest()
+
+
+async def test_a_failed_fetch_leaves_nothing_locked(world):
+    class Broken(FakeFetcher):
+        async def fetch(self, url, directory):
+            raise FetchFailed("no answer")
+
+    reference = world.add_url("https://example.com/a", PNG)
+    working, world.fetcher = world.fetcher, Broken()
+    with pytest.raises(FetchFailed):
+        await world.cache().materialise("default", reference)
+    world.fetcher = working
+    assert (await world.cache().materialise("default", reference)).size_bytes == len(PNG)
+
+
+@pytest.mark.parametrize("declared", [None, "image/png", "IMAGE/PNG", "image/png; x=y", "application/octet-stream"])
+async def test_materialise_takes_a_declared_type_that_agrees(world, declared):
+    world.add_file()
+    assert (await world.cache().materialise("default", {"file_id": FILE_ID, "media_type": declared})).media_type == "image/png"
+
+
+async def test_materialise_refuses_a_declared_type_that_disagrees(world):
+    world.add_file()
+    with pytest.raises(MediaTypeMismatch) as caught:
+        await world.cache().materialise("default", {"file_id": FILE_ID, "media_type": "video/mp4"})
+    assert (caught.value.declared, caught.value.found) == ("video/mp4", "image/png")
+
+
+async def test_materialise_refuses_what_is_no_media(world):
+    world.add_file(b"hello, this is text")
+    with pytest.raises(UnsupportedMedia):
+        await world.cache().materialise("default", {"file_id": FILE_ID})
+    with pytest.raises(InvalidInput):
+        await world.cache().materialise("default", {"base64": "aGVsbG8="})
+
+
+async def test_the_file_unused_for_longest_leaves_first(world):
+    cache = world.cache(max_bytes=2 * len(PNG) + 1, hold_s=0)
+    references = [world.add_url(f"https://example.com/{n}", png(n)) for n in (1, 2, 3)]
+    for age, reference in zip((300, 200), references, strict=False):
+        media = await cache.materialise("default", reference)
+        used = media.path.stat().st_mtime - age
+        os.utime(media.path, (used, used))
+    await cache.materialise("default", references[0])  # used again: the second is now the oldest
+
+    await cache.materialise("default", references[2])
+
+    assert world.kept() == {png(1), png(3)}
+
+
+async def test_a_file_in_use_is_not_evicted(world, caplog):
+    cache = world.cache(max_bytes=1, hold_s=3600)
+    first = await cache.materialise("default", world.add_url("https://example.com/1", png(1)))
+    await cache.materialise("default", world.add_url("https://example.com/2", png(2)))
+    assert first.path.read_bytes() == png(1)
+    assert "input cache over its cap" in caplog.messages
+
+
+async def test_downloads_of_killed_workers_are_swept(world):
+    cache = world.cache(hold_s=60)
+    orphan = world.root / "incoming" / "fetch-dead"
+    orphan.write_bytes(b"half")
+    os.utime(orphan, (0, 0))
+    await cache.materialise("default", world.add_url("https://example.com/1", PNG))
+    assert not orphan.exists()
