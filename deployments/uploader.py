@@ -10,7 +10,6 @@ from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.ports import StoredObject, UploadToken
 from deployments.storage.factory import StorageConfig, build_object_store
 
-
 log = get_logger(__name__)
 
 SWEEP_PERIOD_S = 3600.0

@@ -103,9 +103,6 @@ class Settings(BaseSettings):
         (), description="hosts and CIDRs that may be fetched from although they are private; comma-separated"
     )
 
-    store_node_label: Annotated[dict[str, str] | None, NoDecode] = Field(
-        None, description="Ray label of the machine that keeps the job database, such as disk=jobs; default: the head node"
-    )
     storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local")
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
@@ -176,11 +173,6 @@ class Settings(BaseSettings):
     @classmethod
     def _store_uses_the_database(cls, value: object, info: ValidationInfo) -> object:
         return _fill(value, database_url=info.data.get("database_url"))
-
-    @field_validator("store_node_label", mode="before")
-    @classmethod
-    def _split_labels(cls, value: object) -> object:
-        return dict(part.strip().split("=", 1) for part in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("storage", mode="before")
     @classmethod

@@ -134,7 +134,7 @@ class Database:
                     log.error("a newer job store took over", extra=fields(action="store_superseded"))  # noqa: TRY400 -- no bug of ours
                     self.superseded = True
                     outcomes, events = [error] * len(batch), []
-                except Exception as error:  # noqa: BLE001 -- whatever broke, nobody may wait for an answer for ever
+                except Exception as error:
                     log.exception("commit failed", extra=fields(action="commit_failed", operations=len(batch)))
                     failure = StoreUnavailable(f"the job database refused a write ({type(error).__name__}): see the store's log")
                     outcomes, events = [failure] * len(batch), []

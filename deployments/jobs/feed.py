@@ -144,6 +144,7 @@ class EventFeed:
         self._position: EventId | None = None
         self._positioned = asyncio.Event()
         self._connected = False
+        self._closing = False  # a cancellation alone may be lost: asyncio.wait_for of Python 3.11 can swallow one
         self._subscriptions: set[Subscription] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -159,6 +160,7 @@ class EventFeed:
 
     async def close(self) -> None:
         """Stop reading and end every subscription: the readers come back to another replica with their last id."""
+        self._closing = True
         for subscription in self._subscriptions:
             subscription.close()
         if self._task is not None:
@@ -195,13 +197,14 @@ class EventFeed:
 
     async def _first_position(self) -> None:
         try:
-            await asyncio.wait_for(self._positioned.wait(), FIRST_POSITION_S)
+            async with asyncio.timeout(FIRST_POSITION_S):
+                await self._positioned.wait()
         except TimeoutError:
             raise StoreUnavailable("the job store does not answer: try again in a few seconds") from None
 
     async def _run(self) -> None:
         pause_s, longest_s = BACKOFF_S
-        while True:
+        while not self._closing:
             try:
                 await self._step()
                 pause_s = BACKOFF_S[0]
@@ -213,7 +216,8 @@ class EventFeed:
 
     async def _step(self) -> None:
         wait_s = self._poll_s if self._connected else 0.0  # the first answer after an outage is wanted at once
-        batch = await asyncio.wait_for(self._store.events(self._position, wait_s), wait_s + ANSWER_GRACE_S)
+        async with asyncio.timeout(wait_s + ANSWER_GRACE_S):
+            batch = await self._store.events(self._position, wait_s)
         if batch.gap:
             await self._read_again()
         self._publish(batch)

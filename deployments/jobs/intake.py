@@ -11,21 +11,19 @@ import hashlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.jobs.errors import FileNotFound, InvalidInput, MediaTooLarge, MediaTypeMismatch, StoreUnavailable, UnsupportedMedia
 from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.media_types import SNIFF_BYTES, is_same_type, sniff
 from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import Clock, JobStore, StoredObject, Uploader
 from deployments.jobs.spec import FileRef, InlineRef, UrlRef
 
 log = get_logger(__name__)
 
-HEAD_BYTES = 512  # what a media type is told from
-UNDECLARED = frozenset({"", "application/octet-stream"})  # what clients send that do not know
 INLINE_FILES = uuid.UUID("6b1b0f57-9a1f-4b0e-9a3a-6f5d3b0c8a21")  # namespace of the ids of inline media; drawn once at random
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")  # control characters and those that reverse the reading order
@@ -40,29 +38,22 @@ class IntakeLimits(BaseModel):
     inline_bytes: int = Field(16 * 1024**2, gt=0, description="largest decoded base64 reference")
 
 
-@dataclass(frozen=True, slots=True)
-class MediaRules:
-    """Judgements about media that need knowledge from outside of this package, as plain functions."""
-
-    sniff: Callable[[bytes], str | None]  # media type by the first bytes
-    is_same_type: Callable[[str, str], bool]  # (declared, found)
-    check_url: Callable[[str], None]  # raises UrlNotAllowed; looks at the text only, resolves nothing
-
-
 # Sends a stream to a key, a part at a time: the object appears whole, or not at all when the stream raises.
 UploadStream = Callable[[Uploader, AsyncIterator[bytes], str, str], Awaitable[StoredObject]]
+
+CheckUrl = Callable[[str], object]  # raises UrlNotAllowed; looks at the text only and resolves nothing
 
 
 class MediaIntake:
     """Brings a client's media into the object store and checks its references."""
 
     def __init__(
-        self, store: JobStore, uploader: Uploader, upload_stream: UploadStream, rules: MediaRules, limits: IntakeLimits, clock: Clock
+        self, store: JobStore, uploader: Uploader, upload_stream: UploadStream, check_url: CheckUrl, limits: IntakeLimits, clock: Clock
     ) -> None:
         self._store = store
         self._uploader = uploader
         self._upload_stream = upload_stream
-        self._rules = rules
+        self._check_url = check_url
         self._limits = limits
         self._clock = clock
 
@@ -92,9 +83,9 @@ class MediaIntake:
         """
         match reference:
             case UrlRef(url=url):
-                self._rules.check_url(url)
+                self._check_url(url)
             case FileRef(file_id=file_id, media_type=declared):
-                self._check_declared(declared, (await self._store.get_file(tenant, file_id)).media_type)
+                _check_declared(declared, (await self._store.get_file(tenant, file_id)).media_type)
             case InlineRef():
                 return {"file_id": (await self._store_inline(tenant, reference)).id}
         return reference.model_dump(mode="json", exclude_none=True)
@@ -103,7 +94,7 @@ class MediaIntake:
         data = self._decode_base64(reference.base64)
         # The id follows from the content: a request that is sent again becomes the same spec, as idempotency needs.
         file_id = str(uuid.uuid5(INLINE_FILES, f"{tenant}/{hashlib.sha256(data).hexdigest()}"))
-        self._check_declared(reference.media_type, self._type_of(data[:HEAD_BYTES]))
+        _check_declared(reference.media_type, _type_of(data[:SNIFF_BYTES]))
         try:
             return await self._store.get_file(tenant, file_id)
         except FileNotFound:
@@ -119,8 +110,8 @@ class MediaIntake:
 
     async def _publish(self, file_id: str, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes]) -> FileRecord:
         head, whole = await _peek(chunks)
-        media_type = self._type_of(head)
-        self._check_declared(declared, media_type)
+        media_type = _type_of(head)
+        _check_declared(declared, media_type)
         key = f"uploads/{tenant}/{file_id}"
         stored = await self._upload_stream(self._uploader, whole, key, media_type)
         record = FileRecord(
@@ -143,19 +134,6 @@ class MediaIntake:
             log.warning("file not published, bytes kept", extra=fields(action="file_orphaned", key=record.key))
             raise
 
-    def _type_of(self, head: bytes) -> str:
-        if not head:
-            raise InvalidInput("the file is empty")
-        found = self._rules.sniff(head)
-        if found is None:
-            raise UnsupportedMedia("the content is of no format that we know: GET /v1/capabilities lists the formats")
-        return found
-
-    def _check_declared(self, declared: str | None, found: str) -> None:
-        plain = (declared or "").partition(";")[0].strip().lower()
-        if plain not in UNDECLARED and not self._rules.is_same_type(plain, found):
-            raise MediaTypeMismatch(plain, found)
-
 
 def to_display_name(name: str) -> str:
     """Return the last part of a client's file name, printable and at most 200 characters long."""
@@ -177,11 +155,11 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def _peek(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
-    """Return the first ``HEAD_BYTES`` and a stream of the whole."""
+    """Return the first ``SNIFF_BYTES`` and a stream of the whole."""
     head = b""
     async for chunk in chunks:
         head += chunk
-        if len(head) >= HEAD_BYTES:
+        if len(head) >= SNIFF_BYTES:
             break
 
     async def whole() -> AsyncIterator[bytes]:
@@ -189,4 +167,18 @@ async def _peek(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[byte
         async for chunk in chunks:
             yield chunk
 
-    return head[:HEAD_BYTES], whole()
+    return head[:SNIFF_BYTES], whole()
+
+
+def _type_of(head: bytes) -> str:
+    if not head:
+        raise InvalidInput("the file is empty")
+    found = sniff(head)
+    if found is None:
+        raise UnsupportedMedia("the content is of no format that we know: GET /v1/capabilities lists the formats")
+    return found
+
+
+def _check_declared(declared: str | None, found: str) -> None:
+    if declared and not is_same_type(declared, found):
+        raise MediaTypeMismatch(declared, found)

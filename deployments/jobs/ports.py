@@ -231,7 +231,9 @@ class EngineTask:
 class Engine(Protocol):
     """Computes one kind of job. Pure: no Ray, no network, no job state. Runs in a thread."""
 
-    input_roles: tuple[str, ...]  # names of the MediaRef fields of its spec
+    @property
+    def input_roles(self) -> tuple[str, ...]:
+        """Names of the spec's media references, handed over in ``EngineTask.inputs``."""
 
     def run(self, task: EngineTask) -> Iterator[Progress | OutputFile]:
         """Do the work, yielding progress between steps and each output once it is whole on disk.

@@ -58,8 +58,7 @@ class _Attempt:
     """What is known about the attempt under way."""
 
     job: Job
-    progress: Progress = Progress(Stage.FETCHING, 0.0)
-    reported: Progress | None = None
+    progress: Progress = field(default_factory=lambda: Progress(Stage.FETCHING, 0.0))
     verdict: Verdict = Verdict.OK
     timings: dict[str, float] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)

@@ -127,7 +127,8 @@ class JobService:
         if job.status.terminal or wait_s <= 0:
             return job
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._until_ended(tenant, job_id), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._until_ended(tenant, job_id)
         return await self._store.get(tenant, job_id)
 
     async def list_jobs(self, query: JobQuery) -> JobPage:

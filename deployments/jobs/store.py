@@ -56,7 +56,7 @@ class StoreConfig(BaseModel):
         "(PGPASSWORD or ~/.pgpass), because what is bound to a deployment is stored in the cluster's metadata"
     )
     node_label: dict[str, str] | None = Field(
-        None, description="labels of the Ray node that the store runs on, where the disk of its database is; default: the head node"
+        None, description='labels of the Ray node that has the disk of the database, as JSON: {"disk": "jobs"}; default: the head node'
     )
     lease_s: float = Field(15.0, gt=0, description="a worker silent for so long is taken for dead; three missed heartbeats of 5 s")
     stall_s: float = Field(300.0, gt=0, description="a job that makes no progress for so long fails, though its worker lives")

@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
 from deployments.autoscaling import STALE_AFTER_S, DepthPolicy, desired_replicas
 from deployments.jobs.model import Depth
 
@@ -42,7 +43,7 @@ async def test_the_policy_holds_when_the_store_is_silent(monkeypatch):
     monkeypatch.setattr("deployments.autoscaling.ray.get_actor", gone)
     policy = DepthPolicy("faceswap")
     assert policy(context(3)) == (3, {})
-    await policy._task  # noqa: SLF001 -- the one-shot question must end without raising
+    await policy._task
     assert policy(context(3)) == (3, {})
 
 
@@ -65,14 +66,19 @@ async def test_the_policy_asks_the_store_and_reports_its_reason(monkeypatch):
     monkeypatch.setattr("deployments.autoscaling.ray.get_actor", lambda *_args, **_kwargs: store)
     policy = DepthPolicy("faceswap", slots=2)
     policy(context(0))
-    await policy._task  # noqa: SLF001
+    await policy._task
     assert policy(context(0)) == (2, {})
     decision = store.record_scaling.calls[0][0]
-    assert (decision.pool, decision.current, decision.desired, decision.reason) == ("faceswap", 0, 2, "4 queued + 0 computing, 2 slots a replica")
+    assert (decision.pool, decision.current, decision.desired, decision.reason) == (
+        "faceswap",
+        0,
+        2,
+        "4 queued + 0 computing, 2 slots a replica",
+    )
 
 
 async def test_the_policy_holds_on_an_old_answer(monkeypatch):
     policy = DepthPolicy("faceswap")
-    policy._depth, policy._answered = depth(), time.monotonic() - STALE_AFTER_S - 1  # noqa: SLF001
-    policy._asked = time.monotonic() + 60  # noqa: SLF001 -- do not ask again
+    policy._depth, policy._answered = depth(), time.monotonic() - STALE_AFTER_S - 1
+    policy._asked = time.monotonic() + 60
     assert policy(context(2)) == (2, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from deployments.jobs.errors import StoreUnavailable
 from deployments.worker import Worker, WorkerConfig
 
@@ -26,7 +27,7 @@ class Queue:
         await self.withdrawn.wait()
         return None
 
-    async def withdraw(self, owner):  # noqa: ARG002 -- the port's name
+    async def withdraw(self, owner):
         self.withdrawn.set()
 
 
@@ -129,7 +130,7 @@ async def test_check_fails_when_a_claim_loop_is_dead():
     store.claim = broken
     worker = build(store, runner)
     worker.start()
-    await asyncio.wait(worker._loops)  # noqa: SLF001 -- nothing else tells that the loop has ended
+    await asyncio.wait(worker._loops)
     with pytest.raises(RuntimeError, match="claim loop"):
         worker.check()
 

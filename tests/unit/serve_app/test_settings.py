@@ -162,18 +162,6 @@ def test_objects_lie_in_the_data_dir_unless_told_otherwise(home, monkeypatch, en
     assert str(Settings(home=home).storage.root) == expected.format(home=home)
 
 
-@pytest.mark.parametrize(("value", "expected"), [("", None), ("disk=jobs, zone=a", {"disk": "jobs", "zone": "a"})])
-def test_store_node_label_is_read_as_pairs(home, monkeypatch, value, expected):
-    monkeypatch.setenv("ATELIER_STORE_NODE_LABEL", value)
-    assert Settings(home=home).store_node_label == expected
-
-
-def test_store_node_label_without_a_value_is_refused(home, monkeypatch):
-    monkeypatch.setenv("ATELIER_STORE_NODE_LABEL", "disk")
-    with pytest.raises(ValidationError, match="store_node_label"):
-        Settings(home=home)
-
-
 def test_settings_refuse_an_unknown_storage_provider(home, monkeypatch):
     monkeypatch.setenv("STORAGE_PROVIDER", "floppy")
     with pytest.raises(ValidationError, match=r"storage\.provider"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from deployments.jobs.model import Claim, NewJob
 from deployments.jobs.store import SqlJobStore, StoreConfig
 
@@ -37,8 +38,14 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def new_job() -> Callable[..., NewJob]:
-    def make(**changes: Any) -> NewJob:  # noqa: ANN401 -- any field
-        values: dict[str, Any] = {"id": str(uuid.uuid4()), "kind": "faceswap", "pool": "faceswap", "spec": {"kind": "faceswap"}, "fingerprint": "f"}
+    def make(**changes: Any) -> NewJob:
+        values: dict[str, Any] = {
+            "id": str(uuid.uuid4()),
+            "kind": "faceswap",
+            "pool": "faceswap",
+            "spec": {"kind": "faceswap"},
+            "fingerprint": "f",
+        }
         return NewJob(**(values | changes))
 
     return make
@@ -46,7 +53,7 @@ def new_job() -> Callable[..., NewJob]:
 
 @pytest.fixture
 def claim() -> Callable[..., Claim]:
-    def make(**changes: Any) -> Claim:  # noqa: ANN401 -- any field
+    def make(**changes: Any) -> Claim:
         values: dict[str, Any] = {"claim_id": str(uuid.uuid4()), "pool": "faceswap", "owner": "replica-1", "wait_s": 0.0}
         return Claim(**(values | changes))
 
@@ -78,7 +85,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The same tests on both databases."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'jobs.db'}"
-    import sqlalchemy as sa  # noqa: PLC0415 -- only where PostgreSQL is tested
+    import sqlalchemy as sa
 
     server = request.getfixturevalue("postgres_url")
     name = f"t{uuid.uuid4().hex}"

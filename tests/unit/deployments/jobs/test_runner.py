@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from deployments.jobs.errors import NoFaceDetected, StoreUnavailable
 from deployments.jobs.model import Claim, JobStatus, Progress, Stage
 from deployments.jobs.ports import LocalMedia, NoMetrics, OutputFile, StoredObject
@@ -18,7 +19,7 @@ FAST = RunnerConfig(heartbeat_s=0.05, progress_s=0.01, store_retry_s=0.01)
 
 
 class Inputs:
-    async def materialise(self, tenant, reference):  # noqa: ARG002 -- the port's names
+    async def materialise(self, tenant, reference):
         return LocalMedia(Path("unused"), "image/png", "0" * 64, 1)
 
 
@@ -28,7 +29,7 @@ class Uploads:
     def __init__(self):
         self.objects = {}
 
-    async def upload(self, _uploader, path, key, media_type):  # noqa: ARG002 -- the port's names
+    async def upload(self, _uploader, path, key, media_type):
         self.objects[key] = path.read_bytes()
         return StoredObject(key, f"local://{key}", path.stat().st_size, "0" * 64)
 
@@ -196,8 +197,8 @@ async def test_run_job_removes_its_artifact_when_it_may_not_publish(store, build
         await store.cancel(TENANT, job.id)
         return stored
 
-    runner._upload_file = upload_then_lose  # noqa: SLF001 -- the moment between upload and finish has no other door
-    runner._config = RunnerConfig(heartbeat_s=60, progress_s=60)  # noqa: SLF001 -- no heartbeat tells it first
+    runner._upload_file = upload_then_lose
+    runner._config = RunnerConfig(heartbeat_s=60, progress_s=60)
     engine.let_go.set()
     await runner.run(job, nothing)
     assert (await store.get(TENANT, job.id)).status is JobStatus.CANCELLED

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 
 import pytest
+
 from deployments.jobs.errors import (
     FileNotFound,
     IdempotencyConflict,
@@ -26,7 +27,14 @@ FLAKY = JobError("fetch_failed", "the server hung up", retryable=True)
 
 
 def artifact(**changes):
-    values = {"file_id": str(uuid.uuid4()), "name": "result.png", "media_type": "image/png", "uri": "local://a/b.png", "size_bytes": 3, "sha256": "0" * 64}
+    values = {
+        "file_id": str(uuid.uuid4()),
+        "name": "result.png",
+        "media_type": "image/png",
+        "uri": "local://a/b.png",
+        "size_bytes": 3,
+        "sha256": "0" * 64,
+    }
     return Artifact(**(values | changes))
 
 
@@ -428,14 +436,17 @@ def test_a_password_in_the_database_url_is_refused():
 
 
 async def test_the_migrations_make_what_the_tables_say(store, database_url):
-    import sqlalchemy as sa  # noqa: PLC0415
-    from alembic.autogenerate import compare_metadata  # noqa: PLC0415
-    from alembic.migration import MigrationContext  # noqa: PLC0415
-    from deployments.jobs.tables import METADATA  # noqa: PLC0415
+    import sqlalchemy as sa
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from deployments.jobs.tables import METADATA
 
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
-        differences = [d for d in compare_metadata(context, METADATA) if "ix_jobs_queue" not in str(d)]  # SQLite cannot reflect an expression
+        differences = [
+            d for d in compare_metadata(context, METADATA) if "ix_jobs_queue" not in str(d)
+        ]  # SQLite cannot reflect an expression
     engine.dispose()
     assert differences == []

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from deployments.jobs.threads import iterate_in_thread
 
 
@@ -29,7 +30,7 @@ async def test_hands_on_errors(executor):
     seen = []
     with pytest.raises(ValueError, match="no"):
         async for n in iterate_in_thread(steps(), executor):
-            seen.append(n)  # noqa: PERF401 -- what came before the error matters
+            seen.append(n)
     assert seen == [1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from deployments.jobs import transitions
 from deployments.jobs.errors import Conflict
 from deployments.jobs.model import Job, JobError, JobStatus

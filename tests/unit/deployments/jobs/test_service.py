@@ -1,0 +1,283 @@
+"""The job service over a real store and a real folder of objects."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deployments.jobs.capabilities import Capabilities, LimitsInfo, MediaFormats
+from deployments.jobs.errors import (
+    FileNotFound,
+    IdempotencyConflict,
+    InvalidInput,
+    JobExists,
+    JobNotFound,
+    JobNotTerminal,
+    MediaTooLarge,
+    MediaTypeMismatch,
+    StoreUnavailable,
+    UnsupportedMedia,
+    UploadFailed,
+    UrlNotAllowed,
+)
+from deployments.jobs.feed import EventFeed
+from deployments.jobs.intake import IntakeLimits, MediaIntake, to_display_name
+from deployments.jobs.model import Artifact, JobQuery, JobStatus
+from deployments.jobs.options import JobOptions
+from deployments.jobs.service import JobService, ServiceConfig
+from deployments.jobs.spec import FaceSwapSpec, OutputOptions
+from deployments.storage.local import LocalStore
+from deployments.storage.upload import upload_stream
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
+URL = "https://example.com/a.png"
+CAPABILITIES = Capabilities(
+    engines=(), formats=MediaFormats(read=(), write=()), limits=LimitsInfo(upload_bytes=1, inline_bytes=1, body_bytes=1, wait_s=1)
+)
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "objects")
+
+
+def refuse_private(url: str) -> None:
+    if "localhost" in url:
+        raise UrlNotAllowed("not a public address")
+
+
+@pytest.fixture
+async def service(store, objects, clock) -> AsyncIterator[JobService]:
+    feed = EventFeed(store, poll_s=0.05)
+    feed.start()
+    intake = MediaIntake(store, objects, upload_stream, refuse_private, IntakeLimits(upload_bytes=10_000, inline_bytes=5_000), clock)
+    yield JobService(
+        store=store,
+        feed=feed,
+        intake=intake,
+        uploader=objects,
+        reader=objects,
+        capabilities=lambda: CAPABILITIES,
+        config=ServiceConfig(max_wait_s=5, max_watched=3),
+    )
+    await feed.close()
+
+
+def spec(source: object = URL, target: object = URL) -> FaceSwapSpec:
+    return FaceSwapSpec.model_validate({"source": source, "target": target})
+
+
+def inline(data: bytes = PNG, media_type: str = "image/png") -> dict[str, str]:
+    return {"base64": base64.b64encode(data).decode(), "media_type": media_type}
+
+
+async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def read(service, record, start=0, end=None) -> bytes:
+    return b"".join([chunk async for chunk in service.read_file(record, start, end)])
+
+
+async def finish(store, claim, *outputs: Artifact):
+    job = await store.claim(claim())
+    await store.finish(job.id, job.attempt, outputs, {"computing": 1.0})
+    return job
+
+
+async def test_submit_stores_references_and_options(service):
+    made = FaceSwapSpec(source=spec().source, target=spec().target, output=OutputOptions(resolution="64x64"))
+    submission = await service.submit(made, JobOptions(priority=4, labels={"a": "b"}, timeout_s=9, max_attempts=1))
+    job = submission.job
+    assert submission.created
+    assert job.spec == {"kind": "faceswap", "source": {"url": URL}, "target": {"url": URL}, "output": {"resolution": "64x64"}}
+    assert (job.pool, job.priority, job.labels, job.timeout_s, job.max_attempts) == ("faceswap", 4, {"a": "b"}, 9, 1)
+
+
+async def test_submit_swaps_inline_media_for_one_file_however_often_it_is_sent(service):
+    first = await service.submit(spec(source=inline()), idempotency_key="k")
+    again = await service.submit(spec(source=inline()), idempotency_key="k")
+    assert (again.job.id, again.created) == (first.job.id, False)
+    record = await service.get_file(first.job.spec["source"]["file_id"])
+    assert (record.media_type, await read(service, record)) == ("image/png", PNG)
+
+
+async def test_submit_finds_the_job_of_a_client_made_id(service):
+    options = JobOptions(id=str(uuid.uuid4()))
+    first = await service.submit(spec(), options)
+    again = await service.submit(spec(), options)
+    assert (first.job.id, again.job.id, again.created) == (options.id, options.id, False)
+    with pytest.raises(JobExists):
+        await service.submit(spec(target=URL + "?2"), options)
+
+
+async def test_submit_refuses_an_idempotency_key_of_another_request(service):
+    await service.submit(spec(), idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        await service.submit(spec(), JobOptions(priority=1), idempotency_key="k")
+
+
+@pytest.mark.parametrize("key", ["", "a b", "ü", "x" * 256])
+async def test_submit_refuses_a_malformed_idempotency_key(service, key):
+    with pytest.raises(InvalidInput, match="Idempotency-Key"):
+        await service.submit(spec(), idempotency_key=key)
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("http://localhost/a.png", UrlNotAllowed),
+        ({"file_id": UNKNOWN}, FileNotFound),
+        ({"base64": "%%%%", "media_type": "image/png"}, InvalidInput),
+        (inline(media_type="image/jpeg"), MediaTypeMismatch),
+        (inline(b"hello hello"), UnsupportedMedia),
+        (inline(PNG + bytes(5000)), MediaTooLarge),
+    ],
+)
+async def test_submit_refuses_references_that_cannot_be_used(service, source, error):
+    with pytest.raises(error):
+        await service.submit(spec(source=source))
+    assert (await service.list_jobs(JobQuery())).jobs == ()
+
+
+async def test_submit_refuses_a_file_declared_as_another_type(service):
+    record = await service.create_file("a.png", None, stream(PNG))
+    with pytest.raises(MediaTypeMismatch):
+        await service.submit(spec(source={"file_id": record.id, "media_type": "video/mp4"}))
+
+
+async def test_get_waits_for_the_end(service, store, claim):
+    job = (await service.submit(spec())).job
+    waiting = asyncio.create_task(service.get(job.id, wait_s=5))
+    await asyncio.sleep(0)
+    await finish(store, claim)
+    assert (await waiting).status is JobStatus.SUCCEEDED
+
+
+async def test_get_gives_up_after_the_wait(service):
+    job = (await service.submit(spec())).job
+    assert (await service.get(job.id, wait_s=0.02)).status is JobStatus.QUEUED
+
+
+@pytest.mark.parametrize("job_id", ["", "x", "../../etc", UNKNOWN, "\x00"])
+async def test_get_refuses_what_is_no_job(service, job_id):
+    with pytest.raises(JobNotFound):
+        await service.get(job_id)
+
+
+async def test_retry_makes_a_new_job_that_names_the_old_one(service):
+    job = (await service.submit(spec(), JobOptions(priority=3, labels={"a": "b"}))).job
+    with pytest.raises(JobNotTerminal):
+        await service.retry(job.id)
+    await service.cancel(job.id)
+    again = (await service.retry(job.id)).job
+    assert again.id != job.id
+    assert (again.retry_of, again.spec, again.priority, again.labels) == (job.id, job.spec, 3, {"a": "b"})
+    assert again.status is JobStatus.QUEUED
+
+
+async def test_delete_removes_the_job_and_the_bytes_of_its_outputs(service, store, objects, claim):
+    job = (await service.submit(spec())).job
+    stored = await upload_stream(objects, stream(PNG), f"artifacts/default/{job.id}/1/r.png", "image/png")
+    output = Artifact(str(uuid.uuid4()), "r.png", "image/png", stored.uri, stored.size_bytes, stored.sha256)
+    await finish(store, claim, output)
+    record = await service.get_file(output.file_id)
+    assert await read(service, record, 0, 8) == PNG[:8]
+    await service.delete(job.id)
+    with pytest.raises(JobNotFound):
+        await service.get(job.id)
+    with pytest.raises(FileNotFound):
+        await service.get_file(output.file_id)
+    with pytest.raises(FileNotFound):
+        await objects.size(record.key)
+
+
+async def test_delete_forgets_the_job_although_its_bytes_cannot_be_removed(service, store, objects, claim, monkeypatch):
+    async def away(key: str) -> None:
+        raise UploadFailed("away")
+
+    job = (await service.submit(spec())).job
+    await finish(store, claim, Artifact(str(uuid.uuid4()), "r.png", "image/png", "local://artifacts/r.png", 3, "0" * 64))
+    monkeypatch.setattr(objects, "delete", away)
+    await service.delete(job.id)
+    with pytest.raises(JobNotFound):
+        await service.get(job.id)
+
+
+async def test_watch_ends_with_the_job(service):
+    job = (await service.submit(spec())).job
+    await service.cancel(job.id)
+    async with asyncio.timeout(5):
+        assert [e.status async for e in service.watch([job.id])] == [JobStatus.QUEUED, JobStatus.CANCELLED]
+
+
+async def test_subscribe_refuses_too_many_jobs(service):
+    with pytest.raises(InvalidInput):
+        service.subscribe([str(uuid.uuid4()) for _ in range(4)])
+
+
+async def test_create_file_keeps_type_name_size_and_hash(service):
+    record = await service.create_file("C:\\Pictures\\me.png", "application/octet-stream", stream(PNG[:3], PNG[3:1000], PNG[1000:]))
+    assert (record.name, record.media_type, record.size_bytes) == ("me.png", "image/png", len(PNG))
+    assert record == await service.get_file(record.id)
+    assert await read(service, record, 1, 4) == b"PNG"
+
+
+@pytest.mark.parametrize(
+    ("declared", "chunks", "error"),
+    [
+        ("image/jpeg", [PNG], MediaTypeMismatch),
+        (None, [b"what is this?"], UnsupportedMedia),
+        (None, [], InvalidInput),
+        (None, [PNG] * 6, MediaTooLarge),
+    ],
+)
+async def test_create_file_refuses_and_leaves_nothing(service, tmp_path, declared, chunks, error):
+    with pytest.raises(error):
+        await service.create_file("a", declared, stream(*chunks))
+    assert [p for p in (tmp_path / "objects").rglob("*") if p.is_file()] == []
+
+
+async def test_create_file_reports_a_store_that_is_away(service, store, monkeypatch):
+    async def away(record):
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(store, "add_file", away)
+    with pytest.raises(StoreUnavailable):
+        await service.create_file("a.png", None, stream(PNG))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a.png", "a.png"),
+        ("../../etc/passwd", "passwd"),
+        ("a\r\nb\x00.png", "ab.png"),
+        ("", "file"),
+        ("x" * 300, "x" * 200),
+        ("gnp.\u202eexe", "gnp.exe"),
+    ],
+)
+def test_to_display_name(name, shown):
+    assert to_display_name(name) == shown
+
+
+async def test_ready_follows_the_feed(service):
+    async with asyncio.timeout(5):
+        while not service.ready():
+            await asyncio.sleep(0.01)
+    assert service.capabilities() == CAPABILITIES
+    assert (await service.stats()).by_status["queued"] == 0
+    assert await service.scaling() == ()
