@@ -1,0 +1,80 @@
+"""``kill -9`` of every part, mid-video: an accepted job ends succeeded, once, with one output, and every attempt is counted."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.jobs import frames_done, read, submit, upload_media, wait_for, wait_for_end
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+
+REPLICA = "ray::ServeReplica:atelier:"
+
+
+@pytest.fixture
+def running(api, media):
+    """A video job that has swapped some frames and has most before it."""
+    source, target = upload_media(api, media / "astronaut.png"), upload_media(api, media / "woman_hand_over_face.mp4")
+    job = submit(api, source, target)
+    return wait_for(api, job["id"], lambda seen: frames_done(seen) > 5)
+
+
+def assert_one_result(api, cluster, job, outcomes):
+    assert job["status"] == "succeeded", job
+    assert [attempt["outcome"] for attempt in job["attempts"]] == outcomes
+    assert job["attempt"] == len(outcomes)
+    output, *others = job["outputs"]
+    assert others == []
+    assert hashlib.sha256(api.get(output["url"]).content).hexdigest() == output["sha256"]
+    stored = [path for path in cluster.data_dir.rglob(f"artifacts/default/{job['id']}/**/*") if path.is_file()]
+    assert [path.parent.name for path in stored] == [str(job["attempt"])]
+
+
+def test_a_killed_worker_costs_one_attempt(api, cluster, running):
+    cluster.kill(REPLICA + "FaceSwap")
+    assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["worker_lost", "succeeded"])
+
+
+def test_a_killed_ingress_costs_nothing(api, cluster, running):
+    cluster.kill(REPLICA + "Ingress")
+    assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["succeeded"])
+
+
+def test_a_killed_uploader_costs_nothing(api, cluster, running):
+    cluster.kill(REPLICA + "Uploader")
+    assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["succeeded"])
+
+
+def test_a_killed_job_store_costs_nothing(api, cluster, running):
+    cluster.kill("ray::JobStoreActor")
+    assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["succeeded"])
+
+
+def test_no_accepted_job_is_lost_when_the_store_dies_under_a_burst(api, cluster, running):
+    reference = running["spec"]["source"]["file_id"]
+
+    def try_submit(number: int) -> str | None:
+        if number == 30:
+            cluster.kill("ray::JobStoreActor")
+        body = {"kind": "faceswap", "source": reference, "target": reference, "priority": -9}
+        answer = api.post("/v1/jobs", json=body, headers={"Idempotency-Key": f"burst-{number}"})
+        return answer.json()["id"] if answer.status_code == httpx.codes.ACCEPTED else None
+
+    with ThreadPoolExecutor(8) as pool:
+        accepted = [job_id for job_id in pool.map(try_submit, range(60)) if job_id]
+    assert len(accepted) > 30
+    assert len(set(accepted)) == len(accepted)
+    assert {read(api, job_id)["id"] for job_id in accepted} == set(accepted)
+    for job_id in accepted:
+        api.post(f"/v1/jobs/{job_id}/cancel")
+    wait_for_end(api, running["id"])
+
+
+def test_everything_killed_and_started_again_finishes_the_job(api, cluster, running):
+    cluster.kill_everything()
+    cluster.start()
+    assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["worker_lost", "succeeded"])
