@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.job_store import ACTOR_NAME, MAX_CONCURRENCY, NAMESPACE, JobStoreActor, fingerprint_of
@@ -253,7 +254,7 @@ class UploaderHandle:
             return await self._handle.options(method_name=method).remote(*args)
         except RayTaskError as error:
             raise _cause(error) from None
-        except RayError as error:
+        except (RayError, RayServeException) as error:  # the latter: no replica, or too many requests wait for one
             raise UploadFailed(f"the uploader is away ({type(error).__name__}): it is restarted by itself") from None
 
 

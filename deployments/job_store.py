@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from deployments.jobs.logs import log_to_stderr
 from deployments.jobs.store import SqlJobStore, StoreConfig
 from deployments.metrics import ServeMetrics
 
@@ -29,6 +30,7 @@ class JobStoreActor(SqlJobStore):
             config: of the store.
             fingerprint: of the code and the config that made this actor, see :func:`fingerprint_of`.
         """
+        log_to_stderr()
         super().__init__(config, metrics=ServeMetrics())
         self._fingerprint = fingerprint
         await self.start()

@@ -46,6 +46,7 @@ class WorkerConfig(BaseModel):
     uploads: int = Field(4, ge=0, description="finished jobs that may still upload while the slots compute the next ones; bounds the disk")
     claim_wait_s: float = Field(10.0, gt=0, description="long poll of an idle slot: one call to the store per slot and period")
     store_retry_s: float = Field(1.0, gt=0, description="pause of an idle slot while the store is away")
+    stuck_s: float = Field(60.0, gt=0, description="a job told to stop whose engine has not come back by then makes the replica unhealthy")
     drain_s: float = Field(
         570.0, gt=0, description="running jobs get so long to end when the replica is stopped; then they go back to the queue"
     )
@@ -112,11 +113,14 @@ class Worker:
         self._loops = [asyncio.get_running_loop().create_task(self._fill_slot()) for _ in range(self._config.slots)]
 
     def check(self) -> None:
-        """Fail when a slot will never take a job again.
+        """Fail when a slot will never take a job again: Serve then replaces the replica.
 
         Raises:
-            RuntimeError: a claim loop has ended although nobody asked it to.
+            RuntimeError: an engine does not come back from a job that was told to stop, or a claim loop has ended although nobody
+                asked it to.
         """
+        if self._runner.stopping_s() > self._config.stuck_s:
+            raise RuntimeError(f"an engine of pool {self._pool} is stuck: it has not stopped for {self._runner.stopping_s():.0f} s")
         if self._draining.is_set():
             return
         for loop in self._loops:

@@ -80,6 +80,11 @@ class Cluster:
         self._run("serve", "deploy", str(path), "--address", f"http://127.0.0.1:{self._dashboard_port}")
         self.wait_until_ready()
 
+    def redeploy(self, pool: Mapping[str, Any]) -> None:
+        """Deploy again with other options of the pool, which rolls its replicas."""
+        self._pool |= pool
+        self.deploy()
+
     def wait_until_ready(self) -> None:
         """Return when the ingress answers ``/ready`` with 200."""
         wait_until(self._ready, START_TIMEOUT_S, "the application is not ready", self.status)
@@ -87,6 +92,10 @@ class Cluster:
     def status(self) -> str:
         """Return what ``serve status`` prints."""
         return self._run("serve", "status", "--address", f"http://127.0.0.1:{self._dashboard_port}")
+
+    def logs(self, *patterns: str) -> list[Path]:
+        """Return the log files of the running session that fit a pattern."""
+        return [path for pattern in patterns for path in (self._ray_dir / "session_latest" / "logs").glob(pattern)]
 
     def pids(self, title: str) -> list[int]:
         """Return the processes of this cluster whose title starts with ``title``, such as ``ray::ServeReplica:atelier:FaceSwap``."""

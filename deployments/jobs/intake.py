@@ -24,6 +24,8 @@ from deployments.jobs.spec import FileRef, InlineRef, UrlRef
 
 log = get_logger(__name__)
 
+MEDIA = ("image/", "video/", "audio/")
+SCRIPTABLE = frozenset({"image/svg+xml"})  # a document that runs scripts, not a picture
 INLINE_FILES = uuid.UUID("6b1b0f57-9a1f-4b0e-9a3a-6f5d3b0c8a21")  # namespace of the ids of inline media; drawn once at random
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")  # control characters and those that reverse the reading order
@@ -176,6 +178,8 @@ def _type_of(head: bytes) -> str:
     found = sniff(head)
     if found is None:
         raise UnsupportedMedia("the content is of no format that we know: GET /v1/capabilities lists the formats")
+    if not found.startswith(MEDIA) or found in SCRIPTABLE:
+        raise UnsupportedMedia(f"the content is {found}: send a picture, a video or sound")
     return found
 
 

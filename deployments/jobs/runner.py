@@ -103,6 +103,11 @@ class JobRunner:
         self._work_root = work_root
         self._config = config
         self._metrics = metrics
+        self._told_to_stop: dict[tuple[str, int], float] = {}
+
+    def stopping_s(self) -> float:
+        """Return for how long the slowest attempt that was told to stop has not come back: its thread may never."""
+        return max((time.monotonic() - since for since in self._told_to_stop.values()), default=0.0)
 
     async def run(self, job: Job, computed: Callable[[], None]) -> None:
         """Bring one claimed job to its end.
@@ -120,6 +125,7 @@ class JobRunner:
             try:
                 await self._conclude(attempt, work)
             finally:
+                self._told_to_stop.pop((job.id, job.attempt), None)
                 beat.cancel()
                 await asyncio.wait({beat})
 
@@ -142,7 +148,7 @@ class JobRunner:
     async def _stopped(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
         """End an attempt that was told to stop: by the store (the beat cancelled the work) or by a draining replica."""
         draining = not work.cancelled()
-        work.cancel()
+        self._stop(attempt, work)
         await asyncio.wait({work})
         job = attempt.job
         if attempt.verdict is Verdict.CANCELLED:
@@ -244,4 +250,8 @@ class JobRunner:
             except Unavailable as error:
                 log.warning("heartbeat unanswered", extra=fields(action="heartbeat_unanswered", reason=str(error)))
             await asyncio.sleep(self._config.progress_s)
+        self._stop(attempt, work)
+
+    def _stop(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+        self._told_to_stop.setdefault((attempt.job.id, attempt.job.attempt), time.monotonic())
         work.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 MAX_SIDE_PX = 4096  # H.264 level 5.2 ends at 4096 x 2304; pictures of more are refused before decoding
 
@@ -52,8 +52,20 @@ def _from_string(value: Any) -> Any:  # noqa: ANN401 -- a before-validator sees 
     return {"url": value} if "://" in value else {"file_id": value}
 
 
+def _reference_kind(value: Any) -> str | None:  # noqa: ANN401 -- see above
+    """Tell the member of the union by its field, so that an error is about that member and not about all three."""
+    present = value if isinstance(value, dict) else vars(value) if isinstance(value, BaseModel) else {}
+    return next((name for name in ("url", "file_id", "base64") if name in present), None)
+
+
 # A bare string is a URL or a file id. What the store keeps never holds base64: the ingress swaps it for a file id.
-MediaRef = Annotated[UrlRef | FileRef | InlineRef, BeforeValidator(_from_string, json_schema_input_type=UrlRef | FileRef | InlineRef | str)]
+MediaRef = Annotated[
+    Annotated[UrlRef, Tag("url")] | Annotated[FileRef, Tag("file_id")] | Annotated[InlineRef, Tag("base64")],
+    Discriminator(
+        _reference_kind, custom_error_type="media_reference", custom_error_message='a media reference is {"url"}, {"file_id"} or {"base64"}'
+    ),
+    BeforeValidator(_from_string, json_schema_input_type=UrlRef | FileRef | InlineRef | str),
+]
 
 
 def _check_resolution(value: str) -> str:

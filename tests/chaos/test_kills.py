@@ -78,3 +78,14 @@ def test_everything_killed_and_started_again_finishes_the_job(api, cluster, runn
     cluster.kill_everything()
     cluster.start()
     assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["worker_lost", "succeeded"])
+
+
+def test_a_redeploy_lets_the_running_job_end(api, cluster, running):
+    source, target = (running["spec"][role]["file_id"] for role in ("source", "target"))
+    api.post(f"/v1/jobs/{running['id']}/cancel")
+    job = submit(api, source, target, output={"resolution": "1920x1080"})  # takes longer than a deploy
+    wait_for(api, job["id"], lambda seen: frames_done(seen) > 5)
+    cluster.redeploy({"slots": 2})
+    assert_one_result(api, cluster, wait_for_end(api, job["id"]), ["succeeded"])
+    drained = [line for path in cluster.logs("serve/replica_atelier_FaceSwap_*.log") for line in path.read_text().splitlines()]
+    assert any('"action": "drain_started"' in line and '"jobs": 1' in line for line in drained)  # it was caught at work

@@ -146,3 +146,27 @@ def test_the_job_metrics_are_on_rays_prometheus_endpoint(cluster, api, small):
         return all(f"ray_atelier_{name}" in text for name in names)
 
     wait_until(exported, 60, "a metric is missing", lambda: httpx.get(cluster.metrics_url).text[:3000])
+
+
+def test_log_lines_carry_the_job_and_its_attempt(api, cluster, small):
+    job = wait_for_end(api, submit(api, small, small)["id"])
+    logs = {
+        "attempt_finished": "serve/replica_atelier_FaceSwap_*.log",  # a replica's own file
+        "attempt_ended": "worker-*.err",  # the job store is a plain actor
+        "job_accepted": "serve/replica_atelier_Ingress_*.log",
+    }
+
+    def actions() -> set[str]:
+        lines = [
+            json.loads(line)
+            for path in cluster.logs(*logs.values())
+            for line in path.read_text().splitlines()
+            if job["id"] in line and line[0] == "{"
+        ]
+        return {
+            line["action"]
+            for line in lines
+            if line.get("job_id") == job["id"] and (line["action"] == "job_accepted" or line["attempt"] == 1)
+        }
+
+    wait_until(lambda: actions() >= logs.keys(), 20, "a log line is missing", lambda: str(actions()))

@@ -38,7 +38,11 @@ class Runner:
         self.started, self.ended, self.cancelled = [], [], []
         self.let_go = asyncio.Event()
         self.free_slots_early = False
+        self.stopping = 0.0
         self.news = asyncio.Event()
+
+    def stopping_s(self):
+        return self.stopping
 
     async def run(self, job, computed):
         self.started.append(job)
@@ -140,3 +144,13 @@ async def test_check_is_content_while_draining():
     worker.start()
     await worker.drain()
     worker.check()
+
+
+async def test_check_fails_when_an_engine_does_not_come_back():
+    runner = Runner()
+    worker = build(Queue(), runner, stuck_s=60)
+    runner.stopping = 59.0
+    worker.check()
+    runner.stopping = 61.0
+    with pytest.raises(RuntimeError, match="stuck"):
+        worker.check()

@@ -138,6 +138,21 @@ async def test_run_job_stops_between_steps_when_cancelled(store, build, job, upl
     assert uploads.objects == {}
 
 
+async def test_a_runner_tells_how_long_a_stopped_engine_stays_away(store, build, job):
+    engine = StepEngine()
+    runner = build(engine)
+    run = asyncio.create_task(runner.run(job, nothing))
+    await asyncio.to_thread(engine.entered.wait, 10)
+    assert runner.stopping_s() == 0
+    run.cancel()
+    while runner.stopping_s() == 0:
+        await asyncio.sleep(0)
+    assert not run.done()
+    engine.let_go.set()
+    await asyncio.wait({run})
+    assert runner.stopping_s() == 0
+
+
 async def test_run_job_stops_and_writes_nothing_when_its_lease_is_lost(store, build, job, clock, uploads):
     engine = StepEngine(steps=1000)
     run = asyncio.create_task(build(engine).run(job, nothing))

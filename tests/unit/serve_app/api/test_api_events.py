@@ -1,0 +1,113 @@
+"""Server-sent events and the WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+
+import pytest
+
+URL = "https://example.com/a.png"
+REQUEST = {"source": URL, "target": URL}
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+async def submit(client) -> str:
+    return (await client.post("/v1/jobs", json=REQUEST)).json()["id"]
+
+
+def parse_stream(text: str) -> list[dict[str, str]]:
+    blocks = [block.splitlines() for block in text.split("\n\n") if block]
+    return [dict(line.split(": ", 1) for line in block) for block in blocks]
+
+
+async def test_follow_job_streams_states_until_the_end(client):
+    job_id = await submit(client)
+    following = asyncio.create_task(client.get(f"/v1/jobs/{job_id}/events"))
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    response = await following
+    assert (response.status_code, response.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+    retry, *events = parse_stream(response.text)
+    assert retry == {"retry": "2000"}
+    assert [(e["event"], json.loads(e["data"])["status"]) for e in events] == [("state", "queued"), ("state", "cancelled")]
+    assert all(json.loads(e["data"])["id"] == e["id"] for e in events)
+
+
+async def test_follow_job_resumes_after_the_last_event_id(client):
+    job_id = await submit(client)
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    _, queued, cancelled = parse_stream((await client.get(f"/v1/jobs/{job_id}/events")).text)
+    resumed = await client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": queued["id"]})
+    over = await client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": cancelled["id"]})
+    assert [e.get("id") for e in parse_stream(resumed.text)] == [None, cancelled["id"]]
+    assert (over.status_code, over.content) == (204, b"")
+
+
+async def test_follow_job_refuses_before_the_stream_begins(client):
+    unknown = await client.get(f"/v1/jobs/{uuid.uuid4()}/events")
+    malformed = await client.get(f"/v1/jobs/{await submit(client)}/events", headers={"Last-Event-ID": "yesterday"})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "job_not_found")
+    assert (malformed.status_code, malformed.json()["code"]) == (422, "invalid_input")
+
+
+async def test_websocket_follows_named_jobs_to_their_end(client, websocket):
+    job_id = await submit(client)
+    async with websocket([("job_id", job_id)]) as peer:
+        assert (await peer.receive())["type"] == "websocket.accept"
+        assert (await peer.receive_json())["status"] == "queued"
+        await client.post(f"/v1/jobs/{job_id}/cancel")
+        assert (await peer.receive_json())["status"] == "cancelled"
+        closed = await peer.receive()
+        assert (closed["type"], closed["code"]) == ("websocket.close", 1000)
+
+
+async def test_websocket_without_a_job_follows_all(client, websocket):
+    async with websocket() as peer:
+        await peer.receive()
+        ids = {await submit(client), await submit(client)}
+        assert {(await peer.receive_json())["job_id"] for _ in ids} == ids
+
+
+async def test_websocket_resumes_after_an_event(client, websocket):
+    job_id = await submit(client)
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    queued = parse_stream((await client.get(f"/v1/jobs/{job_id}/events")).text)[1]
+    async with websocket([("job_id", job_id), ("after", queued["id"])]) as peer:
+        await peer.receive()
+        assert (await peer.receive_json())["status"] == "cancelled"
+
+
+async def test_websocket_lets_go_when_the_client_leaves(websocket, feed):
+    async with websocket() as peer:
+        await peer.receive()
+        await peer.disconnect()
+    assert feed._subscriptions == set()
+
+
+async def test_websocket_asks_to_be_reopened_when_the_feed_closes(websocket, feed):
+    async with websocket() as peer:
+        await peer.receive()
+        await feed.close()
+        assert (await peer.receive())["code"] == 1012
+
+
+@pytest.mark.parametrize("query", [[("job_id", UNKNOWN)], [("after", "yesterday")]])
+async def test_websocket_refuses_what_it_cannot_follow(websocket, query):
+    async with websocket(query) as peer:
+        refused = await peer.receive()
+        assert (refused["type"], refused["code"]) == ("websocket.close", 1008)
+
+
+@pytest.mark.parametrize(
+    ("origin", "answer"),
+    [
+        ("http://atelier.test", "websocket.accept"),
+        ("https://studio.example", "websocket.accept"),
+        ("https://evil.example", "websocket.close"),
+        ("null", "websocket.close"),
+    ],
+)
+async def test_websocket_checks_the_origin_of_web_pages(websocket, origin, answer):
+    async with websocket(origin=origin) as peer:
+        assert (await peer.receive())["type"] == answer

@@ -1,0 +1,217 @@
+"""Jobs over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+
+from deployments.jobs.model import Artifact, JobError, Progress, Stage
+
+URL = "https://example.com/a.png"
+REQUEST = {"kind": "faceswap", "source": URL, "target": {"url": URL, "media_type": "image/png"}}
+PROBLEM = "application/problem+json"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+async def submit(client, **changes):
+    response = await client.post("/v1/jobs", json=REQUEST | changes)
+    assert response.status_code == 202, response.text
+    return response.json()
+
+
+async def test_create_job_accepts_and_says_where_it_is(client):
+    response = await client.post(
+        "/v1/jobs", json=REQUEST | {"labels": {"project": "spring"}, "priority": 3, "output": {"resolution": "64x64"}}
+    )
+    job = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"http://atelier.test/v1/jobs/{job['id']}" == job["links"]["self"]
+    assert (job["status"], job["attempt"], job["labels"], job["priority"]) == ("queued", 0, {"project": "spring"}, 3)
+    assert job["spec"] == {"kind": "faceswap", "source": {"url": URL}, "target": REQUEST["target"], "output": {"resolution": "64x64"}}
+    assert abs(datetime.fromisoformat(job["created_at"]) - datetime.now(UTC)).total_seconds() < 60
+    assert not {"owner", "lease_until", "tenant"} & job.keys()
+
+
+async def test_create_job_replays_an_idempotency_key(client):
+    first = await client.post("/v1/jobs", json=REQUEST, headers={"Idempotency-Key": "k"})
+    again = await client.post("/v1/jobs", json=REQUEST, headers={"Idempotency-Key": "k"})
+    other = await client.post("/v1/jobs", json=REQUEST | {"priority": 1}, headers={"Idempotency-Key": "k"})
+    assert first.json()["id"] == again.json()["id"]
+    assert ("idempotency-replayed" in first.headers, again.headers["idempotency-replayed"]) == (False, "true")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_create_job_answers_a_taken_id_with_conflict(client):
+    job = await submit(client, id=str(uuid.uuid4()))
+    response = await client.post("/v1/jobs", json=REQUEST | {"id": job["id"], "priority": 1})
+    assert (response.status_code, response.json()["code"]) == (409, "job_exists")
+
+
+async def test_create_job_waits_as_preferred(client, store, next_job):
+    posting = asyncio.create_task(client.post("/v1/jobs", json=REQUEST, headers={"Prefer": "respond-async, wait=5"}))
+    job = await next_job()
+    output = Artifact(str(uuid.uuid4()), "r.png", "image/png", "local://artifacts/r.png", 3, "0" * 64, 64, 48)
+    await store.finish(job.id, 1, (output,), {"computing": 0.5})
+    response = await posting
+    shown = response.json()
+    assert (response.status_code, response.headers["preference-applied"], shown["status"]) == (200, "wait=5", "succeeded")
+    assert shown["outputs"][0]["url"] == f"http://atelier.test/v1/files/{output.file_id}"
+    assert (shown["outputs"][0]["width"], shown["timings"]) == (64, {"computing": 0.5})
+    assert shown["attempts"][0]["outcome"] == "succeeded"
+
+
+async def test_create_job_answers_202_when_the_preferred_wait_is_over(client):
+    response = await client.post("/v1/jobs", json=REQUEST, headers={"Prefer": "wait=0"})
+    assert (response.status_code, response.headers["preference-applied"]) == (202, "wait=0")
+
+
+async def test_create_job_refuses_more_than_the_pool_admits(client):
+    for _ in range(5):
+        await submit(client)
+    response = await client.post("/v1/jobs", json=REQUEST)
+    assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (429, "queue_full", "10")
+    assert response.json()["retryable"] is True
+
+
+async def test_create_job_names_one_fault_of_a_media_reference(client):
+    for source, pointer in [({"url": "ftp://example.com/a"}, "/source/url"), ({"uri": URL}, "/source"), (7, "/source")]:
+        response = await client.post("/v1/jobs", json=REQUEST | {"source": source})
+        assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"source": URL}, "/target"),
+        (REQUEST | {"sauce": 1}, "/sauce"),
+        (REQUEST | {"output": {"resolution": "9999x1"}}, "/output/resolution"),
+        (REQUEST | {"priority": "high"}, "/priority"),
+        (REQUEST | {"target": {"url": "ftp://example.com/a"}}, "/target/url"),
+        (REQUEST | {"labels": {"a": 3}}, "/labels/a"),
+        (REQUEST | {"kind": "facelift"}, "/kind"),
+    ],
+)
+async def test_create_job_points_at_what_is_wrong(client, body, pointer):
+    response = await client.post("/v1/jobs", json=body)
+    problem = response.json()
+    assert (response.status_code, response.headers["content-type"], problem["code"]) == (422, PROBLEM, "invalid_input")
+    assert pointer in [error["pointer"] for error in problem["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"source": "http://127.0.0.1/a.png"}, 422, "url_not_allowed"),
+        ({"source": UNKNOWN}, 404, "file_not_found"),
+        ({"source": {"base64": "aGVsbG8gaGVsbG8=", "media_type": "image/png"}}, 415, "unsupported_media"),
+        ({"source": {"base64": "A" * 8000, "media_type": "image/png"}}, 413, "media_too_large"),
+        ({"source": {"base64": "A" * 30_000, "media_type": "image/png"}}, 413, "media_too_large"),
+    ],
+)
+async def test_create_job_refuses_media_with_a_code(client, changes, status, code):
+    response = await client.post("/v1/jobs", json=REQUEST | changes)
+    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (status, code, PROBLEM)
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status", "code"),
+    [
+        ("{", "application/json", 400, "malformed_json"),
+        ("{}", "text/plain", 415, "unsupported_media_type"),
+        ("", "application/json", 422, "invalid_input"),
+    ],
+)
+async def test_create_job_refuses_bodies_that_are_no_json(client, content, media_type, status, code):
+    response = await client.post("/v1/jobs", content=content, headers={"Content-Type": media_type})
+    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (status, code, PROBLEM)
+
+
+async def test_create_job_stops_reading_a_body_that_turns_out_too_long(client):
+    async def endless():
+        for _ in range(100):
+            yield b" " * 1000
+
+    response = await client.post("/v1/jobs", content=endless(), headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (413, "media_too_large", PROBLEM)
+
+
+async def test_read_job_shows_progress(client, store, next_job):
+    job = await submit(client)
+    await next_job()
+    await store.heartbeat(job["id"], 1, Progress(Stage.COMPUTING, 0.5, 12, 24, 3.0))
+    shown = (await client.get(f"/v1/jobs/{job['id']}")).json()
+    assert shown["status"] == "running"
+    assert shown["progress"] == {"stage": "computing", "fraction": 0.5, "frame": 12, "frames": 24, "eta_s": 3.0, "message": None}
+
+
+async def test_read_job_waits_for_the_end(client, store, next_job):
+    job = await submit(client)
+    reading = asyncio.create_task(client.get(f"/v1/jobs/{job['id']}", params={"wait": 5}))
+    await next_job()
+    await store.fail(job["id"], 1, JobError("no_face_detected", "no face found in the source"), {})
+    shown = (await reading).json()
+    assert shown["error"] == {"code": "no_face_detected", "message": "no face found in the source", "retryable": False}
+
+
+@pytest.mark.parametrize("job_id", [UNKNOWN, "nonsense", "%00"])
+async def test_read_job_answers_404_as_a_problem(client, job_id):
+    response = await client.get(f"/v1/jobs/{job_id}")
+    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (404, "job_not_found", PROBLEM)
+
+
+@pytest.mark.parametrize("wait", ["-1", "nan", "inf", "soon"])
+async def test_read_job_refuses_a_wait_that_is_none(client, wait):
+    response = await client.get(f"/v1/jobs/{uuid.uuid4()}", params={"wait": wait})
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "wait")
+
+
+async def test_list_jobs_filters_and_pages(client):
+    ids = [(await submit(client, labels={"project": "spring"}))["id"] for _ in range(3)]
+    await submit(client, labels={"project": "autumn"})
+    page = (await client.get("/v1/jobs", params={"label": "project:spring", "limit": 2})).json()
+    rest = (await client.get("/v1/jobs", params={"label": "project:spring", "limit": 2, "cursor": page["next_cursor"]})).json()
+    assert [job["id"] for job in page["jobs"] + rest["jobs"]] == ids[::-1]
+    assert rest["next_cursor"] is None
+    assert (await client.get("/v1/jobs", params={"status": "succeeded"})).json()["jobs"] == []
+    assert len((await client.get("/v1/jobs", params={"kind": "faceswap", "status": "queued"})).json()["jobs"]) == 4
+
+
+@pytest.mark.parametrize("query", [{"cursor": "x"}, {"limit": 0}, {"status": "lost"}, {"label": "noseparator"}])
+async def test_list_jobs_refuses_bad_queries(client, query):
+    response = await client.get("/v1/jobs", params=query)
+    assert (response.status_code, response.headers["content-type"]) == (422, PROBLEM)
+
+
+async def test_cancel_job_ends_a_queued_one_at_once(client):
+    job = await submit(client)
+    response = await client.post(f"/v1/jobs/{job['id']}/cancel")
+    assert (response.status_code, response.json()["status"]) == (200, "cancelled")
+
+
+async def test_cancel_job_asks_a_running_one_to_stop(client, next_job):
+    job = await submit(client)
+    await next_job()
+    response = await client.post(f"/v1/jobs/{job['id']}/cancel")
+    assert (response.status_code, response.json()["status"], response.json()["cancel_requested"]) == (202, "running", True)
+
+
+async def test_retry_job_makes_another(client):
+    job = await submit(client)
+    early = await client.post(f"/v1/jobs/{job['id']}/retry")
+    await client.post(f"/v1/jobs/{job['id']}/cancel")
+    response = await client.post(f"/v1/jobs/{job['id']}/retry")
+    assert (early.status_code, early.json()["code"]) == (409, "job_not_terminal")
+    assert (response.status_code, response.json()["retry_of"]) == (202, job["id"])
+    assert response.headers["location"].endswith(response.json()["id"])
+
+
+async def test_delete_job_removes_an_ended_one(client):
+    job = await submit(client)
+    early = await client.delete(f"/v1/jobs/{job['id']}")
+    await client.post(f"/v1/jobs/{job['id']}/cancel")
+    response = await client.delete(f"/v1/jobs/{job['id']}")
+    assert (early.status_code, response.status_code, response.content) == (409, 204, b"")
+    assert (await client.get(f"/v1/jobs/{job['id']}")).status_code == 404

@@ -1,0 +1,143 @@
+"""Probes, figures, pages, and the way errors look."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from deployments.jobs import errors
+from deployments.jobs.errors import ServiceError, StoreUnavailable
+from deployments.jobs.model import ScalingDecision
+from serve_app.api.app import build_app, create_api
+from serve_app.api.config import ApiConfig
+from serve_app.api.errors import status_of
+from serve_app.api.openapi import SNAPSHOT, to_text
+
+ROOT = Path(__file__).parents[4]
+PROBLEM = "application/problem+json"
+
+
+async def away(*args, **kwargs):
+    raise StoreUnavailable("the job store is away")
+
+
+async def test_health_never_asks_the_store(client, store, monkeypatch):
+    for name in ("get", "stats", "depth", "list_jobs", "scaling"):
+        monkeypatch.setattr(store, name, away)
+    response = await client.get("/health")
+    assert (response.status_code, response.json()["status"]) == (200, "healthy")
+
+
+async def test_ready_follows_the_store(client, feed, store, monkeypatch):
+    async with asyncio.timeout(5):
+        while not feed.connected:
+            await asyncio.sleep(0.01)
+        assert (await client.get("/ready")).json() == {"ready": True}
+        monkeypatch.setattr(store, "events", away)
+        while feed.connected:
+            await asyncio.sleep(0.01)
+    response = await client.get("/ready")
+    assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "store_unavailable", "2")
+
+
+async def test_stats_counts_jobs(client):
+    await client.post("/v1/jobs", json={"source": "https://example.com/a", "target": "https://example.com/b"})
+    stats = (await client.get("/v1/stats")).json()
+    assert (stats["by_status"]["queued"], stats["by_kind"], stats["pools"]["faceswap"]["queued"]) == (1, {"faceswap": {"queued": 1}}, 1)
+
+
+async def test_scaling_shows_reasons(client, store):
+    await store.record_scaling(ScalingDecision("faceswap", 1_800_000_000.0, 0, 1, "1 job waits", 1, 0))
+    assert (await client.get("/v1/admin/scaling")).json() == {
+        "decisions": [
+            {
+                "pool": "faceswap",
+                "at": "2027-01-15T08:00:00Z",
+                "current": 0,
+                "desired": 1,
+                "reason": "1 job waits",
+                "queued": 1,
+                "running": 0,
+            }
+        ]
+    }
+
+
+async def test_capabilities_lists_engines_and_licences(client):
+    shown = (await client.get("/v1/capabilities")).json()
+    assert shown["engines"][0]["models"][0]["licence"] == "MIT"
+    assert shown["limits"]["upload_bytes"] == 100_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"), [("GET", "/nowhere", 404, "not_found"), ("PUT", "/v1/jobs", 405, "method_not_allowed")]
+)
+async def test_unknown_paths_and_methods_are_problems(client, method, path, status, code):
+    response = await client.request(method, path)
+    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (status, code, PROBLEM)
+    assert response.headers.get("allow") == ("GET, POST" if status == 405 else None)
+
+
+async def test_fault_is_a_problem_without_a_traceback(client, store, monkeypatch):
+    async def broken(*args):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(store, "stats", broken)
+    response = await client.get("/v1/stats")
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "secret" not in response.text
+
+
+async def test_store_that_is_away_is_a_problem_worth_another_try(client, store, monkeypatch):
+    monkeypatch.setattr(store, "stats", away)
+    response = await client.get("/v1/stats")
+    assert (response.status_code, response.json()["retryable"], response.headers["retry-after"]) == (503, True, "2")
+
+
+def test_status_of_knows_every_error():
+    every = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, ServiceError)]
+    statuses = {cls.code: status_of(cls.__new__(cls)) for cls in every}
+    assert statuses["no_face_detected"] == 422
+    assert statuses["job_exists"] == 409
+    assert statuses["store_superseded"] == 503
+    assert statuses["worker_lost"] == 500
+
+
+async def test_links_follow_the_public_address(service):
+    import httpx
+
+    app = create_api(service, ApiConfig(public_base_url="https://atelier.example/x/"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inside:8000") as client:
+        response = await client.post("/v1/jobs", json={"source": "https://example.com/a", "target": "https://example.com/b"})
+    assert response.headers["location"] == f"https://atelier.example/x/v1/jobs/{response.json()['id']}"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
+async def test_pages_load_everything_from_here(client, path):
+    page = await client.get(path)
+    assert page.status_code == 200
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|https?://", page.text)
+    for address in re.findall(r'(?:src|href)="(static/[^"]+)"', page.text):
+        asset = await client.get(f"/{address}")
+        assert (asset.status_code, len(asset.content) > 100) == (200, True), address
+
+
+def test_openapi_snapshot_is_true():
+    assert (ROOT / SNAPSHOT).read_text(encoding="utf-8") == to_text(build_app(ApiConfig()).openapi()), (
+        "refresh it: python -m serve_app.api.openapi"
+    )
+
+
+def test_openapi_documents_problems_of_every_operation():
+    document = json.loads((ROOT / SNAPSHOT).read_text(encoding="utf-8"))
+    failures = [
+        r for operations in document["paths"].values() for op in operations.values() for code, r in op["responses"].items() if code >= "400"
+    ]
+    assert failures
+    assert all(list(response["content"]) == [PROBLEM] for response in failures)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
