@@ -72,9 +72,10 @@ class DepthPolicy:
         try:
             # Looked up each time: a store that was replaced has another handle.
             store = ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
-            self._depth = await asyncio.wait_for(store.depth.remote(self._pool), ANSWER_TIMEOUT_S)
-            self._answered = time.monotonic()
-            await asyncio.wait_for(store.record_scaling.remote(self._decision(current, target)), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                self._depth = await store.depth.remote(self._pool)
+                self._answered = time.monotonic()
+                await store.record_scaling.remote(self._decision(current, target))
         except Exception:  # noqa: BLE001, S110 -- an exception here would abort the controller's tick; a silent store means hold
             pass
 

@@ -173,7 +173,8 @@ class StoreHandle:
 
     async def _answer(self, reference: Awaitable[Any], timeout_s: float) -> Any:  # noqa: ANN401 -- Ray's references carry no type
         try:
-            return await asyncio.wait_for(reference, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await reference
         except TimeoutError:
             raise StoreUnavailable("the job store did not answer in time: it may be restarting, try again") from None
         except RayTaskError as error:

@@ -47,8 +47,10 @@ class EventLog:
         if after.epoch != self._epoch or after < self._before or after > self._last:
             return EventBatch((), self._last, gap=True)
         if after == self._last:
+            # Not wait_for: on Python 3.11 it may swallow a cancellation that comes together with the event. The same wherever we wait.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
         return self._batch(after)
 
     def _batch(self, after: EventId) -> EventBatch:

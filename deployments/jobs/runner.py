@@ -243,7 +243,8 @@ class JobRunner:
         """Renew the lease and report progress; stop the work when the store says so."""
         while attempt.verdict is Verdict.OK:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(attempt.changed.wait(), self._config.heartbeat_s)
+                async with asyncio.timeout(self._config.heartbeat_s):
+                    await attempt.changed.wait()
             attempt.changed.clear()
             try:
                 attempt.verdict = await self._store.heartbeat(attempt.job.id, attempt.job.attempt, attempt.progress)

@@ -203,7 +203,8 @@ class SqlJobStore:
                 break
             until_due = max(0.0, due - self._clock.time()) if due is not None else remaining
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrival.wait(), min(remaining, until_due))
+                async with asyncio.timeout(min(remaining, until_due)):
+                    await arrival.wait()
         return None
 
     async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:

@@ -1,0 +1,48 @@
+"""What routes are given: the service, the caller's tenant, links, the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+
+from deployments.jobs.model import DEFAULT_TENANT
+from deployments.jobs.service import JobService
+from serve_app.api.config import ApiConfig
+from serve_app.api.links import Links
+
+
+def _service(connection: HTTPConnection) -> JobService:
+    return cast("JobService", connection.app.state.service)
+
+
+def _config(connection: HTTPConnection) -> ApiConfig:
+    return cast("ApiConfig", connection.app.state.config)
+
+
+def _tenant() -> str:
+    return DEFAULT_TENANT  # the one place that changes when there are API keys
+
+
+def _links(connection: HTTPConnection) -> Links:
+    base = _config(connection).public_base_url or str(connection.base_url)
+    return Links(base.rstrip("/"))
+
+
+def require_json(request: Request) -> None:
+    """Refuse a body that is not declared as JSON.
+
+    Raises:
+        HTTPException: 415.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise HTTPException(415, "send the body as JSON, with Content-Type: application/json")
+
+
+Service = Annotated[JobService, Depends(_service)]
+Config = Annotated[ApiConfig, Depends(_config)]
+Tenant = Annotated[str, Depends(_tenant)]
+LinksTo = Annotated[Links, Depends(_links)]

@@ -1,0 +1,199 @@
+"""Every error becomes one RFC 9457 problem document, here and nowhere else. Routes contain no ``try``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, WebSocket, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.routing import compile_path
+from starlette.websockets import WebSocketState
+
+from deployments.jobs.errors import (
+    Conflict,
+    InvalidInput,
+    MediaTooLarge,
+    NotFound,
+    QueueFull,
+    ServiceError,
+    Unavailable,
+    UnsupportedMedia,
+)
+from deployments.jobs.logs import fields, get_logger
+
+log = get_logger(__name__)
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 2  # about the time that the job store needs to come back
+RENAMED: Final = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}  # as of Python 3.13
+CLIENT_CLOSED_REQUEST: Final = 499  # nginx' number for a client that left; nobody reads the answer
+
+STATUS_BY_ERROR: Final[Mapping[type[ServiceError], int]] = {  # the nearest base class decides
+    ServiceError: 500,
+    InvalidInput: 422,
+    UnsupportedMedia: 415,
+    MediaTooLarge: 413,
+    NotFound: 404,
+    Conflict: 409,
+    QueueFull: 429,
+    Unavailable: 503,
+}
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one part of the request."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the body, or the name of a parameter", examples=["/target/url"])
+    detail: str = Field(examples=["String should match pattern '^https?://'"])
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details with a stable code."""
+
+    type: str = Field(description="URN of the code", examples=["urn:atelier:problem:job_not_found"])
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(
+        description="one sentence for people: says what to do", examples=["there is no job 5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"]
+    )
+    code: str = Field(description="stable, for programs", examples=["job_not_found"])
+    retryable: bool = Field(False, description="whether the same request may succeed later")
+    errors: list[FieldProblem] = Field(default_factory=list, description="where the request is wrong; empty when it is not about a part")
+
+
+def problem_response(
+    status_code: int,
+    detail: str,
+    code: str,
+    *,
+    retryable: bool = False,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Build the response of a problem."""
+    problem = Problem(
+        type=f"urn:atelier:problem:{code}",
+        title=phrase_of(status_code),
+        status=status_code,
+        detail=detail,
+        code=code,
+        retryable=retryable,
+        errors=list(errors),
+    )
+    return JSONResponse(problem.model_dump(), status_code, headers, PROBLEM_MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route that may answer with problems of these statuses."""
+    return {code: {"model": Problem, "description": phrase_of(code)} for code in statuses}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Let every error of the app leave as a problem."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
+    app.add_exception_handler(Exception, _on_fault)
+
+
+def phrase_of(status_code: int) -> str:
+    """Return the reason phrase of RFC 9110, whatever this Python calls it."""
+    return RENAMED.get(status_code) or HTTPStatus(status_code).phrase
+
+
+def status_of(error: ServiceError) -> int:
+    """Return the HTTP status of an error: that of its nearest base class in the table."""
+    return next(STATUS_BY_ERROR[cls] for cls in type(error).__mro__ if cls in STATUS_BY_ERROR)
+
+
+# Starlette types a handler's second argument as Exception; each handler below gets only what it is registered for.
+
+
+async def _on_service_error(connection: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    headers: dict[str, str] = {}
+    if isinstance(error, QueueFull):
+        headers["Retry-After"] = str(error.retry_after_s)
+    elif isinstance(error, Unavailable):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    response = problem_response(status_of(error), str(error) or error.code, error.code, retryable=error.retryable, headers=headers)
+    if isinstance(connection, WebSocket):
+        await _refuse(connection, response, error)
+    return response
+
+
+async def _refuse(websocket: WebSocket, response: Response, error: ServiceError) -> None:
+    before_accept = websocket.application_state is WebSocketState.CONNECTING
+    if before_accept and "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(response)
+        return
+    code = status.WS_1013_TRY_AGAIN_LATER if error.retryable else status.WS_1008_POLICY_VIOLATION
+    await websocket.close(code, reason=error.code)
+
+
+async def _on_invalid_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        reason = found[0].get("ctx", {}).get("error", "not JSON")
+        return problem_response(400, f"the body is not valid JSON: {reason}", "malformed_json")
+    problems = list({(p.pointer, p.detail): p for p in (_to_field_problem(item, error.body) for item in found)}.values())
+    return problem_response(422, "the request is not valid: see errors", InvalidInput.code, errors=problems)
+
+
+def _to_field_problem(item: Mapping[str, Any], body: Any) -> FieldProblem:  # noqa: ANN401 -- a body is any JSON value
+    place, *path = item["loc"]
+    if place != "body":
+        return FieldProblem(pointer=".".join(str(part) for part in path) or str(place), detail=item["msg"])
+    return FieldProblem(pointer=_to_pointer(path, body, missing=item["type"] == "missing"), detail=item["msg"])
+
+
+def _to_pointer(path: Sequence[str | int], body: Any, *, missing: bool) -> str:  # noqa: ANN401 -- a body is any JSON value
+    """Return the RFC 6901 pointer of a pydantic location, without the names of union members that it contains."""
+    parts: list[str] = []
+    for index, part in enumerate(path):
+        is_there = part in body if isinstance(body, dict) else isinstance(body, list) and part in range(len(body))
+        if is_there:
+            body = body[part]
+        elif not (missing and index == len(path) - 1):
+            continue
+        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+    return "".join(f"/{part}" for part in parts)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code < 400:
+        return Response(status_code=error.status_code, headers=error.headers)
+    phrase = phrase_of(error.status_code)
+    code = MediaTooLarge.code if error.status_code == 413 else phrase.lower().replace(" ", "_").replace("-", "_")
+    is_said = error.detail != HTTPStatus(error.status_code).phrase
+    detail = error.detail if is_said else f"{phrase.lower()}: see /docs for what there is"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
+    return problem_response(error.status_code, detail, code, headers=headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    # Starlette names the methods of the first route that fits the path only; RFC 9110 wants all of them.
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    documented_paths = request.app.openapi()["paths"].items()
+    found = {method.upper() for template, methods in documented_paths if compile_path(template)[0].match(path) for method in methods}
+    return ", ".join(sorted(found))
+
+
+async def _on_client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _on_fault(_: Request, error: Exception) -> Response:
+    log.error("request broke", exc_info=error, extra=fields(action="request_broke"))
+    return problem_response(500, "a fault of ours: the log has the details", ServiceError.code)

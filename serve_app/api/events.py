@@ -1,0 +1,112 @@
+"""Events: one job's as server-sent events, several or all jobs' over a WebSocket. Both resume after an event's id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Header, Query, WebSocket, WebSocketDisconnect, WebSocketException, status
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+from starlette.websockets import WebSocketState
+
+from deployments.jobs.events import EventId
+from deployments.jobs.feed import Subscription
+from serve_app.api.dependencies import Config, Service, Tenant
+from serve_app.api.errors import documented
+from serve_app.api.jobs import JobId
+from serve_app.api.schemas import EventView
+
+router = APIRouter(prefix="/v1", tags=["events"])
+
+NOTHING_LEFT: dict[int | str, dict[str, Any]] = {
+    204: {"description": "Nothing came after `Last-Event-ID`, and nothing will: the job has ended"}
+}
+RECONNECT_MS = 2000  # how long an EventSource waits before it comes back
+
+
+async def _one_job(
+    job_id: JobId,
+    service: Service,
+    tenant: Tenant,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="go on after this event", examples=["3-141"])] = None,
+) -> AsyncIterator[Subscription]:
+    # A dependency, so that a job that does not exist is answered 404: once the stream has begun it is too late.
+    after = EventId.parse(last_event_id) if last_event_id else None
+    async with service.subscribe([job_id], after, tenant=tenant) as subscription:
+        if subscription.ended:
+            raise HTTPException(204)  # an EventSource that gets this stops reconnecting
+        yield subscription
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=EventSourceResponse,
+    summary="Follow a job",
+    responses=NOTHING_LEFT | documented(404, 422, 503),
+)
+async def follow_job(subscription: Annotated[Subscription, Depends(_one_job)]) -> AsyncIterator[ServerSentEvent]:
+    """Stream a job's events: all state changes so far, then what happens, until the job has ended.
+
+    `event` is `state` or `progress`, `data` an EventView. Every state change is sent; of progress a slow reader gets the newest.
+    A comment every 15 s keeps the connection open.
+    """
+    yield ServerSentEvent(retry=RECONNECT_MS)
+    async for event in subscription:
+        view = EventView.of(event)
+        yield ServerSentEvent(raw_data=view.model_dump_json(exclude_none=True), event=view.type, id=view.id)
+
+
+def _check_origin(websocket: WebSocket, config: Config) -> None:
+    """Refuse web pages of other hosts: a browser sends no preflight request for a WebSocket.
+
+    Raises:
+        WebSocketException: 1008; before the handshake the client sees 403.
+    """
+    origin = websocket.headers.get("origin")
+    if origin is None or origin in config.allowed_origins:  # programs send none
+        return
+    if urlsplit(origin).netloc != websocket.headers.get("host"):
+        raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "origin not allowed")
+
+
+async def _some_jobs(
+    service: Service,
+    tenant: Tenant,
+    job_id: Annotated[list[str] | None, Query()] = None,
+    after: Annotated[str | None, Query()] = None,
+) -> AsyncIterator[Subscription]:
+    position = EventId.parse(after) if after else None
+    async with service.subscribe(job_id, position, tenant=tenant) as subscription:
+        yield subscription
+
+
+@router.websocket("/events", dependencies=[Depends(_check_origin)])
+async def follow_jobs(websocket: WebSocket, subscription: Annotated[Subscription, Depends(_some_jobs)]) -> None:
+    """Send the events of the named jobs, or of all. Closes with 1000 once all named jobs have ended, with 1012 to be reopened."""
+    await websocket.accept()
+    sending = asyncio.create_task(_send(websocket, subscription))
+    listening = asyncio.create_task(_until_disconnected(websocket))
+    try:
+        await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sending.cancel()
+        listening.cancel()
+        await asyncio.wait({sending, listening})
+    if websocket.client_state is WebSocketState.CONNECTED:
+        await websocket.close(status.WS_1012_SERVICE_RESTART if subscription.cut_off else status.WS_1000_NORMAL_CLOSURE)
+
+
+async def _send(websocket: WebSocket, subscription: Subscription) -> None:
+    with contextlib.suppress(WebSocketDisconnect):
+        async for event in subscription:
+            await websocket.send_text(EventView.of(event).model_dump_json(exclude_none=True))
+
+
+async def _until_disconnected(websocket: WebSocket) -> None:
+    # Nobody else reads, and an unread disconnect would keep the subscription for ever. What a client says is ignored.
+    while websocket.client_state is WebSocketState.CONNECTED:
+        await websocket.receive()

@@ -1,0 +1,137 @@
+"""A file out of a multipart/form-data body, as a stream: never whole in memory and never on this machine's disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from deployments.jobs.errors import InvalidInput
+
+FILE_FIELD = "file"
+NO_FILE = f"send one form field named {FILE_FIELD} with a file in it"
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingFile:
+    """The file of a form, while it arrives."""
+
+    name: str
+    media_type: str | None  # as declared
+    chunks: AsyncIterator[bytes]  # read them to the end: what is wrong with the rest of the body shows there
+
+
+async def read_file(request: Request) -> IncomingFile:
+    """Read a form up to its file.
+
+    Raises:
+        HTTPException: 415 for another content type, 400 for a body that is no multipart body or ends early.
+        InvalidInput: no file in the form, or two.
+    """
+    form = _FileForm(_boundary(request), request.stream())
+    name, media_type = await form.header()
+    return IncomingFile(name, media_type, form.chunks())
+
+
+def _boundary(request: Request) -> bytes:
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    if media_type != b"multipart/form-data":
+        raise HTTPException(415, "send the file as multipart/form-data: curl -F file=@portrait.jpg")
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise HTTPException(400, "the Content-Type has no boundary")
+    return boundary
+
+
+class _FileForm:
+    """Drives the push parser and keeps only what belongs to the file; other fields are skipped."""
+
+    def __init__(self, boundary: bytes, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self._found: tuple[str, str | None] | None = None
+        self._in_file = False
+        self._ended = False
+        self._data: deque[bytes] = deque()  # of one chunk of the body at most
+        self._headers: dict[bytes, bytes] = {}
+        self._header_name = b""
+        self._header_value = b""
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+
+    async def header(self) -> tuple[str, str | None]:
+        """Return the file's name and declared media type, once they have come."""
+        while self._found is None:
+            if not await self._feed():
+                raise InvalidInput(NO_FILE)
+        return self._found
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Stream the file's bytes, to the end of the body."""
+        more = True
+        while more:
+            while self._data:
+                yield self._data.popleft()
+            more = await self._feed()
+        while self._data:
+            yield self._data.popleft()
+
+    async def _feed(self) -> bool:
+        """Parse one more chunk of the body; False at its end."""
+        chunk = await anext(self._body, b"")
+        try:
+            self._parser.write(chunk)
+        except MultipartParseError as error:
+            raise HTTPException(400, f"the multipart body is malformed: {error}") from None
+        if not chunk and not self._ended:
+            raise HTTPException(400, "the multipart body ends early")
+        return bool(chunk)
+
+    def _on_part_begin(self) -> None:
+        self._headers.clear()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._header_name.lower()] = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if options.get(b"name") != FILE_FIELD.encode():
+            return
+        if self._found is not None:
+            raise InvalidInput("one file a request: send the others by themselves")
+        declared = self._headers.get(b"content-type")
+        name = options.get(b"filename", b"").decode("utf-8", "replace")
+        self._found = (name, declared.decode("latin-1") if declared else None)
+        self._in_file = True
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self._data.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self._in_file = False
+
+    def _on_end(self) -> None:
+        self._ended = True

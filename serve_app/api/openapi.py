@@ -1,0 +1,70 @@
+"""The OpenAPI document, and its snapshot: ``python -m serve_app.api.openapi`` writes ``docs/openapi.json`` anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from serve_app.api.errors import PROBLEM_MEDIA_TYPE
+
+SNAPSHOT = Path("docs/openapi.json")
+
+DESCRIPTION = """\
+Face swaps and other heavy media work as durable jobs. `POST /v1/jobs` answers 202 once the job is on disk; follow it by
+`GET /v1/jobs/{id}/events` (server-sent events), by `GET /v1/jobs/{id}?wait=30`, or with several others by the WebSocket
+`/v1/events?job_id=…&job_id=…` (without `job_id` it sends the events of all jobs, with `after=<event id>` it goes on where it stopped;
+each message is an `EventView`).
+
+Every error is an RFC 9457 problem document with a stable `code`.
+"""
+
+TAGS = [
+    {"name": "jobs", "description": "Submit work, look at it, stop it, run it again."},
+    {"name": "events", "description": "Hear of changes as they happen. Every state change arrives; of progress the newest."},
+    {"name": "files", "description": "Inputs that you upload, outputs that you download."},
+    {"name": "operations", "description": "Probes, figures, and what this installation can do."},
+]
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Let the app describe itself by :func:`build_document`, once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = build_document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def build_document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of an app, with problems under their own media type."""
+    document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status_code, response in operation["responses"].items():
+                if status_code >= "400":  # FastAPI gives them the media type of the route's success
+                    (content,) = response["content"].values()
+                    response["content"] = {PROBLEM_MEDIA_TYPE: content}
+    return document
+
+
+def to_text(document: dict[str, Any]) -> str:
+    """Return the snapshot's text: one line a fact, so that a diff can be read."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_snapshot(path: Path = SNAPSHOT) -> None:
+    """Write the document of the API as it is in the code."""
+    from serve_app.api.app import build_app  # app.py imports this module
+    from serve_app.api.config import ApiConfig
+
+    path.write_text(to_text(build_app(ApiConfig()).openapi()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_snapshot()

@@ -1,0 +1,253 @@
+"""What the API shows: pydantic views of the domain's values. Times are RFC 3339 in UTC, durations seconds, URLs absolute."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.jobs.events import EventType, JobEvent
+from deployments.jobs.model import FileRecord, Job, JobStatus, ScalingDecision, Stage, Stats
+from deployments.jobs.options import JobOptions
+from deployments.jobs.spec import FaceSwapSpec
+from serve_app.api.links import Links
+
+JOB_ID_EXAMPLE = "5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"
+FILE_ID_EXAMPLE = "0b0f7a35-7c3e-4c67-8f0f-6a3b0f9f1c11"
+
+
+class View(BaseModel):
+    """Read from a domain value by the names of its attributes."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class FaceSwapRequest(FaceSwapSpec, JobOptions):
+    """A face swap: what to compute, and how to run it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"kind": "faceswap", "source": "https://example.com/me.jpg", "target": "https://example.com/film.mp4"},
+                {
+                    "kind": "faceswap",
+                    "source": {"file_id": FILE_ID_EXAMPLE},
+                    "target": {"url": "https://example.com/group.png", "media_type": "image/png"},
+                    "output": {"resolution": "1280x720", "format": "jpeg"},
+                    "priority": 5,
+                    "labels": {"project": "spring"},
+                },
+            ]
+        }
+    )
+
+    def to_spec(self) -> FaceSwapSpec:
+        """Return the part that the engine reads."""
+        return FaceSwapSpec.model_construct(**{name: getattr(self, name) for name in FaceSwapSpec.model_fields})
+
+    def to_options(self) -> JobOptions:
+        """Return the part that the job system reads."""
+        return JobOptions.model_construct(**{name: getattr(self, name) for name in JobOptions.model_fields})
+
+
+JobRequest = FaceSwapRequest  # becomes a union discriminated by `kind` as kinds are added
+
+
+class ProgressView(View):
+    """How far a running job is."""
+
+    stage: Stage
+    fraction: float = Field(ge=0, le=1, description="of the whole job", examples=[0.42])
+    frame: int | None = Field(None, description="frames done")
+    frames: int | None = Field(None, description="frames in all, where known")
+    eta_s: float | None = None
+    message: str | None = None
+
+
+class ErrorView(View):
+    """Why a job failed."""
+
+    code: str = Field(examples=["no_face_detected"])
+    message: str
+    retryable: bool
+
+
+class AttemptView(View):
+    """How one attempt ended."""
+
+    attempt: int
+    started_at: datetime
+    ended_at: datetime
+    outcome: str = Field(description="succeeded, cancelled, released, or an error code", examples=["worker_lost"])
+    message: str | None
+
+
+class OutputView(View):
+    """One result."""
+
+    file_id: str = Field(description="usable as an input of another job", examples=[FILE_ID_EXAMPLE])
+    name: str = Field(examples=["result.png"])
+    media_type: str = Field(examples=["image/png"])
+    url: str = Field(description="where to download it", examples=[f"https://example.com/v1/files/{FILE_ID_EXAMPLE}"])
+    uri: str = Field(description="where it lies in the object store")
+    size_bytes: int
+    sha256: str
+    width: int | None
+    height: int | None
+    duration_s: float | None
+
+
+class JobLinks(View):
+    """Where to go on from a job."""
+
+    self: str
+    events: str = Field(description="server-sent events")
+
+
+class JobView(View):
+    """A job and everything known about it."""
+
+    id: str = Field(examples=[JOB_ID_EXAMPLE])
+    kind: str = Field(examples=["faceswap"])
+    pool: str
+    status: JobStatus
+    progress: ProgressView | None = Field(description="of a running job")
+    outputs: list[OutputView]
+    error: ErrorView | None
+    attempt: int = Field(description="0 before the first start")
+    attempts: list[AttemptView] = Field(description="those that have ended")
+    max_attempts: int
+    priority: int
+    timeout_s: float
+    estimate_s: float | None
+    cancel_requested: bool
+    created_at: datetime
+    not_before: datetime | None
+    started_at: datetime | None = Field(description="of the newest attempt")
+    finished_at: datetime | None
+    timings: dict[str, float] = Field(description="seconds by stage, of the attempt that ended the job", examples=[{"computing": 1.8}])
+    labels: dict[str, str]
+    retry_of: str | None
+    parent_id: str | None
+    spec: dict[str, Any] = Field(description="as asked for; inline media are replaced by file ids")
+    links: JobLinks
+
+    @classmethod
+    def of(cls, job: Job, links: Links) -> JobView:
+        """Show a job with addresses below ``links``."""
+        shown = {name: getattr(job, name) for name in cls.model_fields if name not in {"outputs", "links"}}
+        outputs = [{**{name: getattr(a, name) for name in a.__slots__}, "url": links.file(a.file_id)} for a in job.outputs]
+        places = JobLinks(self=links.job(job.id), events=links.events(job.id))
+        return cls.model_validate({**shown, "outputs": outputs, "links": places}, from_attributes=True)
+
+
+class JobList(View):
+    """One page of jobs, newest first."""
+
+    jobs: list[JobView]
+    next_cursor: str | None = Field(description="send it as ?cursor= for the next page; null on the last")
+
+
+class EventView(View):
+    """One change of one job: the data of a server-sent event and a message of the WebSocket."""
+
+    id: str = Field(description="resume token: Last-Event-ID or ?after=", examples=["3-141"])
+    type: EventType
+    job_id: str = Field(examples=[JOB_ID_EXAMPLE])
+    status: JobStatus
+    attempt: int
+    at: datetime
+    progress: ProgressView | None = None
+    error: ErrorView | None = None
+
+    @classmethod
+    def of(cls, event: JobEvent) -> EventView:
+        """Show an event."""
+        shown = {name: getattr(event, name) for name in cls.model_fields}
+        return cls.model_validate({**shown, "id": str(event.id)}, from_attributes=True)
+
+
+class FileView(View):
+    """A file that can be downloaded and used as an input."""
+
+    file_id: str = Field(examples=[FILE_ID_EXAMPLE])
+    name: str = Field(examples=["portrait.jpg"])
+    media_type: str = Field(description="by content", examples=["image/jpeg"])
+    size_bytes: int
+    sha256: str
+    created_at: datetime
+    job_id: str | None = Field(description="the job that made it; null for an upload")
+    url: str
+
+    @classmethod
+    def of(cls, record: FileRecord, links: Links) -> FileView:
+        """Show a file."""
+        shown = {name: getattr(record, name) for name in cls.model_fields if name not in {"file_id", "url"}}
+        return cls.model_validate({**shown, "file_id": record.id, "url": links.file(record.id)})
+
+
+class PoolView(View):
+    """The load of one pool."""
+
+    queued: int
+    running: int
+    uploading: int
+    oldest_age_s: float
+    estimate_s: float
+
+
+class StatsView(View):
+    """Counts and percentiles."""
+
+    by_status: dict[JobStatus, int] = Field(examples=[{"queued": 2, "running": 1, "succeeded": 40}])
+    by_kind: dict[str, dict[JobStatus, int]]
+    pools: dict[str, PoolView]
+    attempts_total: int
+    workers_lost_total: int
+    wait_p50_s: float | None = Field(description="submit to first start")
+    wait_p95_s: float | None
+    run_p50_s: float | None = Field(description="first start to end")
+    run_p95_s: float | None
+
+    @classmethod
+    def of(cls, stats: Stats) -> StatsView:
+        """Show the counts."""
+        return cls.model_validate(stats)
+
+
+class ScalingView(View):
+    """One decision of the autoscaler."""
+
+    pool: str
+    at: datetime
+    current: int
+    desired: int
+    reason: str = Field(examples=["7 jobs for 2 slots a replica: 4 replicas"])
+    queued: int
+    running: int
+
+
+class ScalingList(View):
+    """The newest decisions of every pool, newest first."""
+
+    decisions: list[ScalingView]
+
+    @classmethod
+    def of(cls, decisions: tuple[ScalingDecision, ...]) -> ScalingList:
+        """Show the decisions."""
+        return cls.model_validate({"decisions": decisions}, from_attributes=True)
+
+
+class HealthView(View):
+    """This process lives."""
+
+    status: Annotated[str, Field(examples=["healthy"])] = "healthy"
+    version: str
+    timestamp: datetime
+
+
+class ReadyView(View):
+    """Work is accepted."""
+
+    ready: bool = True

@@ -1,0 +1,35 @@
+"""Probes, and what this installation can do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+
+from deployments.jobs.capabilities import Capabilities
+from deployments.jobs.errors import StoreUnavailable
+from serve_app.api.dependencies import Config, Service
+from serve_app.api.errors import documented
+from serve_app.api.schemas import HealthView, ReadyView
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health", summary="Live?")
+async def read_health(config: Config) -> HealthView:
+    """Answer as long as this process lives. Asks nobody else: a store that restarts must not have every ingress killed."""
+    return HealthView(version=config.version, timestamp=datetime.now(UTC))
+
+
+@router.get("/ready", summary="Ready for work?", responses=documented(503))
+async def read_ready(service: Service) -> ReadyView:
+    """Answer 200 while the job store answers, else 503."""
+    if not service.ready():
+        raise StoreUnavailable("the job store does not answer yet: try again in a few seconds")
+    return ReadyView()
+
+
+@router.get("/v1/capabilities", summary="Engines, models and their licences, formats, limits")
+async def read_capabilities(service: Service) -> Capabilities:
+    """Describe what this installation computes, with what, and within which limits."""
+    return service.capabilities()

@@ -1,0 +1,43 @@
+"""What this installation can do, put together once at deploy from the settings and the model manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deployments.engines.models import load_manifest
+from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
+from serve_app.settings import Settings
+
+SWAPPED_WITH = {"faceswap": ("yunet", "face_mesh", "face_geometry")}  # models by pool, names of configs/models.yaml
+DESCRIPTIONS = {"faceswap": ("mesh", "swaps faces through a canonical texture atlas; needs no weights beyond the bundled ones")}
+
+READ = ("image/png", "image/jpeg", "image/webp", "video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/x-msvideo")
+WRITTEN = ("image/png", "image/jpeg", "image/webp", "video/mp4")
+
+
+def describe(settings: Settings, manifest: Path, pools: frozenset[str]) -> Capabilities:
+    """Describe the pools that run here, their models with licences, and every limit that a request can meet."""
+    models = {model.name: model for model in load_manifest(manifest)}
+    engines = tuple(
+        EngineInfo(
+            name=DESCRIPTIONS[pool][0],
+            kind=pool,
+            pool=pool,
+            description=DESCRIPTIONS[pool][1],
+            models=tuple(
+                ModelInfo(name=m.name, licence=m.licence, source=m.source, sha256=m.sha256)
+                for m in map(models.__getitem__, SWAPPED_WITH[pool])
+            ),
+        )
+        for pool in sorted(pools)
+    )
+    limits = LimitsInfo(
+        upload_bytes=settings.intake.upload_bytes,
+        inline_bytes=settings.intake.inline_bytes,
+        body_bytes=settings.api.max_body_bytes,
+        wait_s=settings.service.max_wait_s,
+        picture_pixels=settings.media.max_pixels,
+        video_side_px=settings.media.max_side_px,
+        video_duration_s=settings.media.max_duration_s,
+    )
+    return Capabilities(engines=engines, formats=MediaFormats(read=READ, write=WRITTEN), limits=limits)

@@ -1,0 +1,119 @@
+"""The front door: the same verbs over HTTP and as methods of a DeploymentHandle.
+
+``submit``, ``get``, ``list_jobs``, ``cancel`` and ``watch`` take and return plain JSON values, so that a Ray job needs none of our
+classes to call them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray.serve.handle import DeploymentHandle
+
+from deployments.handles import StoreHandle, UploaderHandle
+from deployments.jobs.capabilities import Capabilities
+from deployments.jobs.events import EventId
+from deployments.jobs.feed import EventFeed
+from deployments.jobs.intake import IntakeLimits, MediaIntake
+from deployments.jobs.model import Job, JobQuery, JsonObject
+from deployments.jobs.ports import SystemClock
+from deployments.jobs.service import JobService, ServiceConfig
+from deployments.jobs.store import StoreConfig
+from deployments.storage.factory import StorageConfig, build_object_store
+from deployments.storage.fetch import FetchConfig, GuardedFetcher
+from deployments.storage.upload import upload_stream
+from serve_app.api.app import create_api
+from serve_app.api.config import ApiConfig
+from serve_app.api.links import Links
+from serve_app.api.schemas import EventView, JobRequest, JobView
+
+
+class IngressSetup(BaseModel):
+    """Everything that the ingress is bound with, besides handles."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: StoreConfig
+    storage: StorageConfig
+    fetch: FetchConfig
+    intake: IntakeLimits
+    service: ServiceConfig
+    api: ApiConfig
+    capabilities: Capabilities
+
+
+class Ingress:
+    """Routes HTTP and handle calls to one :class:`JobService`."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, setup: IngressSetup, uploader: DeploymentHandle[Any], pools: dict[str, DeploymentHandle[Any]]
+    ) -> None:
+        """Connect to the store and start the event feed.
+
+        Args:
+            setup: configs.
+            uploader: the Uploader deployment.
+            pools: the worker deployments by pool. They are bound here only to be part of the application: work reaches them through
+                the job store, and a call would wake a pool that sleeps.
+        """
+        self._setup = setup
+        self._pools = pools
+        self._links = Links((setup.api.public_base_url or "").rstrip("/"))
+        store = StoreHandle(setup.store)
+        await store.connect()
+        uploads = UploaderHandle(uploader)
+        objects = build_object_store(setup.storage)
+        await objects.check(expected=await uploads.identity())
+        self._feed = EventFeed(store)
+        self._feed.start()
+        check_url = GuardedFetcher(setup.fetch).check_url
+        self._service = JobService(
+            store=store,
+            feed=self._feed,
+            intake=MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock()),
+            uploader=uploads,
+            reader=objects,
+            capabilities=lambda: setup.capabilities,
+            config=setup.service,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Build the HTTP application in the replica, from what the constructor made."""
+        return create_api(self._service, self._setup.api)
+
+    async def __del__(self) -> None:  # Serve awaits it when it stops the replica
+        await self._feed.close()
+
+    async def submit(self, request: JsonObject, idempotency_key: str | None = None) -> JsonObject:
+        """Accept a job, given the body of ``POST /v1/jobs``; answered when it is on disk.
+
+        Raises:
+            ServiceError: as ``POST /v1/jobs`` answers it, with the same ``code``.
+        """
+        parsed = JobRequest.model_validate(request)
+        submission = await self._service.submit(parsed.to_spec(), parsed.to_options(), idempotency_key=idempotency_key)
+        return self._shown(submission.job)
+
+    async def get(self, job_id: str, wait_s: float = 0.0) -> JsonObject:
+        """Read a job, waiting up to ``wait_s`` for its end."""
+        return self._shown(await self._service.get(job_id, wait_s=wait_s))
+
+    async def list_jobs(self, limit: int = 50, cursor: str | None = None) -> JsonObject:
+        """List jobs, newest first."""
+        page = await self._service.list_jobs(JobQuery(limit=limit, cursor=cursor))
+        return {"jobs": [self._shown(job) for job in page.jobs], "next_cursor": page.next_cursor}
+
+    async def cancel(self, job_id: str) -> JsonObject:
+        """Cancel a job."""
+        return self._shown(await self._service.cancel(job_id))
+
+    async def watch(self, job_id: str, after: str | None = None) -> AsyncIterator[JsonObject]:
+        """Stream a job's events until its end; call with ``handle.options(stream=True)``."""
+        async for event in self._service.watch([job_id], after=EventId.parse(after) if after else None):
+            yield EventView.of(event).model_dump(mode="json")
+
+    def _shown(self, job: Job) -> JsonObject:
+        return JobView.of(job, self._links).model_dump(mode="json")
