@@ -38,7 +38,7 @@ def small_portrait(path: Path, side: int = 128) -> bytes:
     return buffer.getvalue()
 
 
-def submit(api: httpx.Client, source: str, target: str, **options: Any) -> Json:  # noqa: ANN401 -- any field of the request
+def submit(api: httpx.Client, source: str, target: str, **options: Any) -> Json:
     """Submit a face swap and return the accepted job."""
     answer = api.post("/v1/jobs", json={"kind": "faceswap", "source": source, "target": target, **options})
     assert answer.status_code in {httpx.codes.ACCEPTED, httpx.codes.OK}, answer.text
@@ -60,7 +60,7 @@ def read(api: httpx.Client, job_id: str) -> Json:
     return job
 
 
-def wait_for(api: httpx.Client, job_id: str, reached: Any, timeout_s: float = END_TIMEOUT_S) -> Json:  # noqa: ANN401 -- a predicate of a job
+def wait_for(api: httpx.Client, job_id: str, reached: Any, timeout_s: float = END_TIMEOUT_S) -> Json:
     """Return the job as soon as ``reached(job)`` holds."""
 
     def look() -> Json | None:

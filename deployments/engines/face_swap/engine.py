@@ -122,7 +122,7 @@ class FaceSwapEngine:
         frames = transform_video(
             job.target.path, job.folder / name, change, limits=self._config.limits, size=size, threads=self._config.codec_threads
         )
-        with closing(frames):  # type: ignore[type-var]  # declared as Iterator, is a generator
+        with closing(frames):
             yield from _with_eta(frames)
         if not change.faces:
             raise NoFaceDetected("target")

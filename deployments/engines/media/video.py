@@ -10,7 +10,7 @@ FFmpeg, swscale and x264 let go of the interpreter while they work, so the three
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def transform_video(
     limits: MediaLimits,
     size: tuple[int, int] | None = None,
     threads: int = 0,
-) -> Iterator[FrameProgress]:
+) -> Generator[FrameProgress, None, None]:
     """Write ``source`` with every frame changed to ``destination``, an H.264 MP4, yielding after each frame.
 
     Frames keep their time stamps, the video its length and its colour tags, audio its packets (codecs that MP4 cannot hold become

@@ -22,7 +22,7 @@ async def test_bound_fields_belong_to_their_task():
             await asyncio.sleep(0)
             return fields()["ray_serve_extra_fields"]["job_id"]
 
-    assert await asyncio.gather(run("a"), run("b")) == ["a", "b"]
+    assert list(await asyncio.gather(run("a"), run("b"))) == ["a", "b"]
 
 
 def test_a_line_is_one_json_object_with_the_traceback_inside():

@@ -34,7 +34,7 @@ def test_probe_knows_the_samples(samples, limits):
 )
 def test_probe_reads_containers(make_video, limits, name, codec, media_type):
     info = probe(make_video(name, codec=codec), limits)
-    assert (info.kind, info.media_type, info.width, info.height, info.frames, info.fps) == ("video", media_type, 160, 120, 10, 25)
+    assert (info.kind, info.media_type, info.width, info.height, info.frames, info.fps) == ("video", media_type, 160, 120, 10, Fraction(25))
     assert info.duration_s == pytest.approx(0.4, abs=0.002)
 
 

@@ -10,7 +10,9 @@ import pytest
 from deployments.engines.media import video as video_module
 from deployments.engines.media.limits import MediaLimits
 from deployments.engines.media.probe import probe
+from deployments.engines.media.reader import VideoReader
 from deployments.engines.media.video import FrameProgress, transform_video
+from deployments.engines.media.writer import VideoWriter
 from deployments.jobs.errors import EngineFailed, MediaTooLarge, UnsupportedMedia
 
 
@@ -232,10 +234,15 @@ def test_transform_video_takes_frames_that_change_their_size(tmp_path, picture):
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, n * 40, n * 40, Fraction(1, 1000)
             output.mux(packet)
 
-    shapes = []
-    run(path, tmp_path / "out.mp4", lambda frame, _: shapes.append(frame.shape) or frame)
+    shapes = set()
 
-    assert set(shapes) == {(120, 160, 3)}
+    def note_shape(frame, _):
+        shapes.add(frame.shape)
+        return frame
+
+    run(path, tmp_path / "out.mp4", note_shape)
+
+    assert shapes == {(120, 160, 3)}
     with pytest.raises(MediaTooLarge, match="320x240"):
         run(path, tmp_path / "out.mp4", limits=MediaLimits(max_video_pixels=200 * 200))
 
@@ -275,7 +282,7 @@ def test_a_broken_encoder_is_our_fault(samples, tmp_path, monkeypatch):
     def fail(self, item):
         raise av.error.InvalidDataError(1, "broken")
 
-    monkeypatch.setattr(video_module.VideoWriter, "write", fail)
+    monkeypatch.setattr(VideoWriter, "write", fail)
     with pytest.raises(EngineFailed):
         run(samples / "woman_face.mp4", tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
@@ -302,7 +309,7 @@ def test_transform_video_refuses_what_is_no_video(samples, tmp_path):
 def test_frames_never_pile_up(make_video, tmp_path):
     decoded = 0
     source = make_video(pts=range(120))
-    original = video_module.VideoReader._timed
+    original = VideoReader._timed
 
     def counted(self, frame):
         nonlocal decoded
@@ -310,7 +317,7 @@ def test_frames_never_pile_up(make_video, tmp_path):
         return original(self, frame)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video_module.VideoReader, "_timed", counted)
+        patch.setattr(VideoReader, "_timed", counted)
         items = transform_video(source, tmp_path / "out.mp4", same, limits=MediaLimits())
         next(items)
         deadline = time.monotonic() + 0.3
