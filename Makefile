@@ -103,9 +103,14 @@ define install
 	@rm -f .venv/.synced-*
 endef
 
+# In a developer's tree the dev lock holds what the runtime lock does: syncing the latter would take the tools away.
 $(RUNTIME): requirements-$(EXTRA).lock pyproject.toml | $(BIN)/python
+	@if [ -e $(DEV) ]; then $(MAKE) --no-print-directory $(DEV); else $(MAKE) --no-print-directory runtime; fi
+
+.PHONY: runtime
+runtime: | $(BIN)/python
 	$(call install,requirements-$(EXTRA).lock)
-	@touch $@
+	@touch $(RUNTIME)
 
 .venv/.synced-cpu-dev: requirements-dev.lock pyproject.toml | $(BIN)/python
 	$(call install,requirements-dev.lock)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -20,7 +23,16 @@ def media() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def media_server() -> Iterator[str]:
+    """The samples behind a URL that the cluster's fetcher is allowed to reach although it is private."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=MEDIA)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, media_server: str) -> Iterator[Cluster]:
     """The cluster that all tests share: it scales to zero after two seconds without work."""
     pool = {
         "min_replicas": 0,
@@ -30,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "upscale_delay_s": 0,
         "target_wait_s": None,
     }
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"), {}, pool)
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), {"ATELIER_FETCH_ALLOW": media_server.removeprefix("http://")}, pool)
     try:
         cluster.start()
         yield cluster

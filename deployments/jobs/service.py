@@ -97,13 +97,14 @@ class JobService:
             idempotency_key: sending the same request again with the same key finds the first one's job.
 
         Raises:
-            InvalidInput: a reference that cannot be used, or a malformed key.
+            InvalidInput: a reference that cannot be used, a malformed key, or a kind that no pool here runs.
             FileNotFound: a reference to a file that does not exist.
             JobExists: the client-made id is taken by another payload.
             IdempotencyConflict: the key was used for another payload.
             QueueFull: too many jobs wait.
         """
         options = options or JobOptions()
+        self._check_kind(spec.kind)
         stored = await self._stored_spec(tenant, spec)
         new = NewJob(
             id=options.id or str(uuid.uuid4()),
@@ -246,6 +247,12 @@ class JobService:
     def ready(self) -> bool:
         """Whether the store answered lately; asks the feed, so that a probe costs the store nothing."""
         return self._feed.connected
+
+    def _check_kind(self, kind: str) -> None:
+        """Refuse what would wait for ever: no replica claims from a pool that is not deployed."""
+        kinds = sorted({engine.kind for engine in self._capabilities().engines})
+        if kind not in kinds:
+            raise InvalidInput(f"this installation runs no {kind} jobs: it offers {', '.join(kinds) or 'none'}")
 
     async def _create(self, new: NewJob) -> Submission:
         job, created = await self._store.create(new)

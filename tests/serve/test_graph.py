@@ -66,6 +66,17 @@ def test_no_face_is_a_failure_that_names_the_role(api, media, portrait):
     assert "source" in as_source["error"]["message"]
 
 
+def test_inputs_come_by_url_where_the_operator_allows_it(api, media_server):
+    source, target = f"{media_server}/astronaut.png", {"url": f"{media_server}/grace_hopper.jpg", "media_type": "image/jpeg"}
+    job = submit(api, source, target)
+    lying = submit(api, source, target | {"media_type": "image/png"})
+    missing = submit(api, f"{media_server}/nobody.png", target)
+    assert wait_for_end(api, job["id"])["status"] == "succeeded"
+    assert wait_for_end(api, lying["id"])["error"]["code"] == "media_type_mismatch"
+    failed = wait_for_end(api, missing["id"])["error"]
+    assert (failed["code"], "404" in failed["message"]) == ("invalid_input", True)
+
+
 def test_a_url_of_this_machine_is_refused(api, portrait, cluster):
     answer = api.post("/v1/jobs", json={"kind": "faceswap", "source": portrait, "target": f"{cluster.url}/health"})
     assert (answer.status_code, answer.json()["code"]) == (422, "url_not_allowed")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.jobs.capabilities import Capabilities, LimitsInfo, MediaFormats
+from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats
 from deployments.jobs.errors import (
     FileNotFound,
     IdempotencyConflict,
@@ -37,7 +37,8 @@ from deployments.storage.upload import upload_stream
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 URL = "https://example.com/a.png"
 CAPABILITIES = Capabilities(
-    engines=(), formats=MediaFormats(read=(), write=()), limits=LimitsInfo(upload_bytes=1, inline_bytes=1, body_bytes=1, wait_s=1)
+    engines=(EngineInfo(name="mesh", kind="faceswap", pool="faceswap"),),
+    formats=MediaFormats(read=(), write=()), limits=LimitsInfo(upload_bytes=1, inline_bytes=1, body_bytes=1, wait_s=1)
 )
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
