@@ -25,8 +25,8 @@ def desired_replicas(depth: Depth, *, slots: int, target_wait_s: float | None) -
     """Return how many replicas a pool wants, and why, in words.
 
     Running jobs count: a policy that looked at waiting jobs alone would stop the replicas that are busy. Jobs that only upload do not,
-    their slots are free. Where jobs carry estimates, enough replicas are asked for to start the last waiting job within
-    ``target_wait_s``, but never more than there are jobs to run.
+    their slots are free. Of the waiting jobs that carry estimates, enough replicas are asked for to start the last within
+    ``target_wait_s``, but never more than there are jobs; one without an estimate gets a slot of its own.
 
     Args:
         depth: load of the pool.
@@ -38,8 +38,8 @@ def desired_replicas(depth: Depth, *, slots: int, target_wait_s: float | None) -
     by_count = math.ceil((depth.queued + computing) / slots)
     if target_wait_s is None or depth.estimate_s <= 0:
         return by_count, f"{load}, {slots} slots a replica"
-    by_time = math.ceil(computing / slots) + math.ceil(depth.estimate_s / (target_wait_s * slots))
-    return min(by_count, by_time), f"{load}, {depth.estimate_s:.0f} s of work to start within {target_wait_s:g} s"
+    slots_by_time = computing + depth.queued - depth.estimated + depth.estimate_s / target_wait_s
+    return min(by_count, math.ceil(slots_by_time / slots)), f"{load}, {depth.estimate_s:.0f} s of work to start within {target_wait_s:g} s"
 
 
 class DepthPolicy:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -40,30 +41,14 @@ from deployments.jobs.store import StoreConfig
 log = get_logger(__name__)
 
 CALL_TIMEOUT_S = 30.0  # a restart of the store takes about a second; longer than this and the caller should hear of it
-FINGERPRINT_TIMEOUT_S = 30.0
+REPLACE_TIMEOUT_S = 60.0
 
 
 class StoreHandle:
-    """Implements :class:`deployments.jobs.ports.JobStore` over the store's actor; makes the actor when there is none."""
+    """Implements :class:`deployments.jobs.ports.JobStore` over the store's actor, found by its name."""
 
-    def __init__(self, config: StoreConfig) -> None:
-        self._config = config
+    def __init__(self) -> None:
         self._actor: ActorHandle[Any] | None = None
-
-    async def connect(self) -> None:
-        """Find the actor or make it, and replace one that runs older code or another config.
-
-        Raises:
-            StoreUnavailable: it does not start.
-        """
-        ours = fingerprint_of(self._config)
-        actor = self._get_or_create(ours)
-        theirs = await self._answer(actor.fingerprint.remote(), FINGERPRINT_TIMEOUT_S)
-        if theirs != ours:
-            log.info("replacing the job store", extra=fields(action="store_replaced"))
-            ray.kill(actor, no_restart=True)
-            actor = await self._recreate(ours)
-        self._actor = actor
 
     async def create(self, new: NewJob) -> tuple[Job, bool]:
         """See the port."""
@@ -163,58 +148,76 @@ class StoreHandle:
         return verdict
 
     async def _call(self, method: str, *args: object, wait_s: float = 0.0) -> Any:  # noqa: ANN401 -- each method above names its type
-        if self._actor is None:
-            await self.connect()
         try:
-            return await self._answer(getattr(self._actor, method).remote(*args), CALL_TIMEOUT_S + wait_s)
+            if self._actor is None:
+                self._actor = _find_store()
+            return await _answer(getattr(self._actor, method).remote(*args), CALL_TIMEOUT_S + wait_s)
         except StoreUnavailable:
-            self._actor = None  # a killed store was replaced, or must be made anew: look again at the next call
+            self._actor = None  # it may have been replaced: look it up again at the next call
             raise
 
-    async def _answer(self, reference: Awaitable[Any], timeout_s: float) -> Any:  # noqa: ANN401 -- Ray's references carry no type
+
+async def ensure_store(config: StoreConfig) -> None:
+    """Have the store run with this code and this config: make it when there is none, replace one that runs others.
+
+    Called when an ingress starts, and nowhere else: a worker of an older deployment that met the new store would put its own back.
+
+    Raises:
+        StoreUnavailable: it does not start.
+    """
+    ours = fingerprint_of(config)
+    deadline = time.monotonic() + REPLACE_TIMEOUT_S
+    while True:
         try:
-            async with asyncio.timeout(timeout_s):
-                return await reference
-        except TimeoutError:
-            raise StoreUnavailable("the job store did not answer in time: it may be restarting, try again") from None
-        except RayTaskError as error:
-            raise _cause(error) from None
-        except RayError as error:
-            raise StoreUnavailable(f"the job store is away ({type(error).__name__}): it is restarted by itself, try again") from None
+            actor = _get_or_create_store(config, ours)
+            if await _answer(actor.fingerprint.remote(), CALL_TIMEOUT_S) == ours:
+                return
+            log.info("replacing the job store", extra=fields(action="store_replaced"))
+            ray.kill(actor, no_restart=True)
+        except (StoreUnavailable, ValueError):  # the name of a killed actor is free once the cluster has noticed
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
 
-    def _get_or_create(self, fingerprint: str) -> ActorHandle[Any]:
-        placement: dict[str, Any] = {"resources": {"node:__internal_head__": 0.001}}
-        if self._config.node_label is not None:
-            placement = {"label_selector": self._config.node_label}
-        actor_class: Any = ray.remote(JobStoreActor)  # Ray types its own decorator only for functions and plain classes
-        actor: ActorHandle[Any] = actor_class.options(
-            name=ACTOR_NAME,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,  # every method may be repeated, see ports.py
-            max_concurrency=MAX_CONCURRENCY,
-            enable_task_events=False,  # heartbeats would fill the cluster's task history
-            runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},  # an actor without a GPU share would still see the GPU
-            **placement,
-        ).remote(self._config, fingerprint)
-        return actor
 
-    async def _recreate(self, fingerprint: str) -> ActorHandle[Any]:
-        """Make the actor after its forerunner was killed; its name is free once the cluster has noticed."""
-        deadline = asyncio.get_running_loop().time() + FINGERPRINT_TIMEOUT_S
-        while True:
-            try:
-                actor = self._get_or_create(fingerprint)
-                await self._answer(actor.fingerprint.remote(), FINGERPRINT_TIMEOUT_S)
-            except (StoreUnavailable, RayActorError, ValueError):
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(0.2)
-            else:
-                return actor
+def _find_store() -> ActorHandle[Any]:
+    try:
+        return ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
+    except ValueError:
+        raise StoreUnavailable("the job store has not started yet: try again in a few seconds") from None
+
+
+def _get_or_create_store(config: StoreConfig, fingerprint: str) -> ActorHandle[Any]:
+    placement: dict[str, Any] = {"resources": {"node:__internal_head__": 0.001}}
+    if config.node_label is not None:
+        placement = {"label_selector": config.node_label}
+    actor_class: Any = ray.remote(JobStoreActor)  # Ray types its own decorator only for functions and plain classes
+    actor: ActorHandle[Any] = actor_class.options(
+        name=ACTOR_NAME,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,  # every method may be repeated, see ports.py
+        max_concurrency=MAX_CONCURRENCY,
+        enable_task_events=False,  # heartbeats would fill the cluster's task history
+        runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},  # an actor without a GPU share would still see the GPU
+        **placement,
+    ).remote(config, fingerprint)
+    return actor
+
+
+async def _answer(reference: Awaitable[Any], timeout_s: float) -> Any:  # noqa: ANN401 -- Ray's references carry no type
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await reference
+    except TimeoutError:
+        raise StoreUnavailable("the job store did not answer in time: it may be restarting, try again") from None
+    except RayTaskError as error:
+        raise _cause(error) from None
+    except RayError as error:
+        raise StoreUnavailable(f"the job store is away ({type(error).__name__}): it is restarted by itself, try again") from None
 
 
 class UploaderHandle:

@@ -27,7 +27,6 @@ from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import Claim, Job
 from deployments.jobs.ports import Engine, JobStore
 from deployments.jobs.runner import JobRunner, RunnerConfig
-from deployments.jobs.store import StoreConfig
 from deployments.metrics import ServeMetrics
 from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
@@ -58,7 +57,6 @@ class WorkerSetup(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool: str
-    store: StoreConfig
     storage: StorageConfig
     fetch: FetchConfig
     inputs: InputCacheConfig
@@ -73,7 +71,7 @@ async def build_worker(setup: WorkerSetup, engine: Engine, capabilities: frozens
     Raises:
         Unavailable: this machine does not see the object store that the uploader writes to.
     """
-    store = StoreHandle(setup.store)
+    store = StoreHandle()
     objects = build_object_store(setup.storage)
     uploads = UploaderHandle(uploader)
     await objects.check(expected=await uploads.identity())

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray.serve.handle import DeploymentHandle
 
-from deployments.handles import StoreHandle, UploaderHandle
+from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.events import EventId
 from deployments.jobs.feed import EventFeed
@@ -62,8 +62,8 @@ class Ingress:
         self._setup = setup
         self._pools = pools
         self._links = Links((setup.api.public_base_url or "").rstrip("/"))
-        store = StoreHandle(setup.store)
-        await store.connect()
+        await ensure_store(setup.store)
+        store = StoreHandle()
         uploads = UploaderHandle(uploader)
         objects = build_object_store(setup.storage)
         await objects.check(expected=await uploads.identity())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,7 +28,6 @@ FAST = {
     "ATELIER_STORE__LEASE_S": str(LEASE_S),
     "ATELIER_RUNNER__HEARTBEAT_S": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",  # it listens on 127.0.0.1 alone
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
 }
@@ -47,15 +47,19 @@ class Cluster:
         self.data_dir = folder / "data"
         self._folder = folder
         self._pool = dict(pool)
+        self._token = secrets.token_hex(32)
         # Ray's sockets lie below it, and the path of a socket holds 107 bytes.
         self._ray_dir = Path(tempfile.mkdtemp(prefix="atelier-", dir="/tmp"))
         self.port, self._gcs_port, self._dashboard_port, self._metrics_port = (free_port() for _ in range(4))
         self.url = f"http://127.0.0.1:{self.port}"
         self.metrics_url = f"http://127.0.0.1:{self._metrics_port}/metrics"
         self.address = f"127.0.0.1:{self._gcs_port}"
-        self._environment = {
+        self.environment = {
             **os.environ,
             **FAST,
+            # Ray's own ports listen on every interface of the machine, whatever address it is given.
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self._token,
             "ATELIER_DATA_DIR": str(self.data_dir),
             "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
             **environment,
@@ -84,6 +88,12 @@ class Cluster:
         """Deploy again with other options of the pool, which rolls its replicas."""
         self._pool |= pool
         self.deploy()
+
+    def python(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a script as another job of this cluster."""
+        command = [sys.executable, "-c", script, *arguments]
+        environment = self.environment | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(HOME)}
+        return subprocess.run(command, cwd=self._folder, env=environment, capture_output=True, text=True, timeout=100, check=False)
 
     def wait_until_ready(self) -> None:
         """Return when the ingress answers ``/ready`` with 200."""
@@ -128,7 +138,8 @@ class Cluster:
 
     def _ready(self) -> bool:
         try:
-            application = httpx.get(f"http://127.0.0.1:{self._dashboard_port}/api/serve/applications/", timeout=5).json()["applications"]
+            dashboard = f"http://127.0.0.1:{self._dashboard_port}/api/serve/applications/"
+            application = httpx.get(dashboard, headers={"Authorization": f"Bearer {self._token}"}, timeout=5).json()["applications"]
             assert application.get("atelier", {}).get("status") != "DEPLOY_FAILED", self.status()
             return httpx.get(f"{self.url}/ready", timeout=5).status_code == httpx.codes.OK
         except httpx.TransportError:
@@ -149,7 +160,7 @@ class Cluster:
 
     def _run(self, *command: str) -> str:
         done = subprocess.run(
-            command, check=False, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=START_TIMEOUT_S
+            command, check=False, cwd=self._folder, env=self.environment, capture_output=True, text=True, timeout=START_TIMEOUT_S
         )
         assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}"
         return done.stdout

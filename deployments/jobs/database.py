@@ -67,7 +67,6 @@ class Database:
         self._flush: asyncio.Task[None] | None = None
         self._lock: IO[bytes] | None = None
         self.epoch = 0
-        self.superseded = False
         self._n = 0
 
     async def open(self) -> None:
@@ -132,7 +131,6 @@ class Database:
                     outcomes, events = await loop.run_in_executor(self._writer, self._commit, [operation for operation, _ in batch])
                 except StoreSuperseded as error:
                     log.error("a newer job store took over", extra=fields(action="store_superseded"))  # noqa: TRY400 -- no bug of ours
-                    self.superseded = True
                     outcomes, events = [error] * len(batch), []
                 except Exception as error:
                     log.exception("commit failed", extra=fields(action="commit_failed", operations=len(batch)))

@@ -25,9 +25,7 @@
     ├── EngineFailed                  engine_failed            a fault of ours while computing
     ├── JobTimedOut                   job_timed_out
     ├── JobStalled                    job_stalled
-    ├── WorkerLost                    worker_lost              a lease ran out: its worker died or was cut off
-    ├── LeaseLost                     lease_lost               this attempt no longer owns the job
-    └── JobCancelled                  job_cancelled
+    └── WorkerLost                    worker_lost              a lease ran out: its worker died or was cut off
 
 Constructor arguments are positional and handed to ``Exception.__init__``: that is what rebuilds an error after the trip between
 processes (an exception with keyword-only arguments arrives as an unserialisable one). ``str(error)`` is the sentence shown to
@@ -239,15 +237,3 @@ class WorkerLost(ServiceError):
 
     code = "worker_lost"
     retryable = True
-
-
-class LeaseLost(ServiceError):
-    """This attempt no longer owns the job: stop working on it."""
-
-    code = "lease_lost"
-
-
-class JobCancelled(ServiceError):
-    """The job was cancelled while it ran."""
-
-    code = "job_cancelled"

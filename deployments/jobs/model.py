@@ -208,7 +208,8 @@ class Depth:
     running: int
     uploading: int  # part of running; their slots are free again
     oldest_age_s: float  # of the queued job that waits longest and may run now; 0 when none waits
-    estimate_s: float  # sum of the estimated seconds of queued jobs that carry one
+    estimated: int  # of the queued ones, how many carry an estimate
+    estimate_s: float  # sum of those estimates
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,13 +125,13 @@ def count_queued(connection: sa.Connection, pool: str) -> int:
     return connection.execute(sa.select(sa.func.count()).where(_queued_in(pool))).scalar_one()
 
 
-def queue_figures(connection: sa.Connection, pool: str, now: float) -> tuple[int, float, float]:
-    """Return (jobs that may run now, age in seconds of the oldest, sum of their estimates in seconds)."""
+def queue_figures(connection: sa.Connection, pool: str, now: float) -> tuple[int, float, int, float]:
+    """Return (jobs that may run now, age in seconds of the oldest, how many carry an estimate, sum of the estimates in seconds)."""
     # A job waits from its creation, or from the moment its delay ended.
     since = sa.func.coalesce(JOBS.c.not_before, JOBS.c.created_at)
-    query = sa.select(sa.func.count(), sa.func.min(since), sa.func.sum(JOBS.c.estimate_s)).where(_queued_in(pool), _may_run(now))
-    count, oldest, estimate = connection.execute(query).one()
-    return count, max(0.0, now - oldest) if oldest is not None else 0.0, estimate or 0.0
+    figures = (sa.func.count(), sa.func.min(since), sa.func.count(JOBS.c.estimate_s), sa.func.sum(JOBS.c.estimate_s))
+    count, oldest, estimated, estimate_s = connection.execute(sa.select(*figures).where(_queued_in(pool), _may_run(now))).one()
+    return count, max(0.0, now - oldest) if oldest is not None else 0.0, estimated, estimate_s or 0.0
 
 
 def select_page(connection: sa.Connection, query: JobQuery) -> JobPage:

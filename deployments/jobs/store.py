@@ -265,9 +265,9 @@ class SqlJobStore:
     async def depth(self, pool: str) -> Depth:
         """See :meth:`deployments.jobs.ports.JobStore.depth`."""
         now = self._clock.time()
-        queued, oldest_age_s, estimate_s = await self._db.read(lambda c: queries.queue_figures(c, pool, now))
+        queued, oldest_age_s, estimated, estimate_s = await self._db.read(lambda c: queries.queue_figures(c, pool, now))
         running = sum(1 for _ in self._leases.of_pool(pool))
-        return Depth(queued, running, self._leases.uploading(pool), oldest_age_s, estimate_s)
+        return Depth(queued, running, self._leases.uploading(pool), oldest_age_s, estimated, estimate_s)
 
     async def stats(self, tenant: str) -> Stats:
         """See :meth:`deployments.jobs.ports.JobStore.stats`."""

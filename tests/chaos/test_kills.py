@@ -10,6 +10,22 @@ import pytest
 
 from tests.jobs import frames_done, read, submit, upload_media, wait_for, wait_for_end
 
+REPLACE_STORE = """
+import asyncio, sys, time
+import ray
+from deployments.handles import ensure_store
+from deployments.job_store import ACTOR_NAME, NAMESPACE, fingerprint_of
+from serve_app.settings import Settings
+
+ray.init(namespace=NAMESPACE, log_to_driver=False)
+config = Settings().store.model_copy(update={"max_queued": int(sys.argv[1])})
+asyncio.run(ensure_store(config))
+deadline = time.monotonic() + 5
+while time.monotonic() < deadline:  # workers and ingress of the application find it meanwhile, and must leave it alone
+    actor = ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
+    assert ray.get(actor.fingerprint.remote()) == fingerprint_of(config)
+"""
+
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 REPLICA = "ray::ServeReplica:atelier:"
@@ -89,3 +105,10 @@ def test_a_redeploy_lets_the_running_job_end(api, cluster, running):
     assert_one_result(api, cluster, wait_for_end(api, job["id"]), ["succeeded"])
     drained = [line for path in cluster.logs("serve/replica_atelier_FaceSwap_*.log") for line in path.read_text().splitlines()]
     assert any('"action": "drain_started"' in line and '"jobs": 1' in line for line in drained)  # it was caught at work
+
+
+def test_a_store_of_another_config_takes_over_and_loses_nothing(api, cluster, running):
+    replaced = cluster.python(REPLACE_STORE, "3")
+    assert replaced.returncode == 0, replaced.stderr
+    assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["succeeded"])
+    assert cluster.python(REPLACE_STORE, "10000").returncode == 0

@@ -11,8 +11,8 @@ from deployments.autoscaling import STALE_AFTER_S, DepthPolicy, desired_replicas
 from deployments.jobs.model import Depth
 
 
-def depth(queued=0, running=0, uploading=0, estimate_s=0.0) -> Depth:
-    return Depth(queued, running, uploading, 0.0, estimate_s)
+def depth(queued=0, running=0, uploading=0, estimated=None, estimate_s=0.0) -> Depth:
+    return Depth(queued, running, uploading, 0.0, queued if estimated is None else estimated, estimate_s)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ def depth(queued=0, running=0, uploading=0, estimate_s=0.0) -> Depth:
         (depth(queued=10, estimate_s=5.0), 1, 30.0, 1),  # ten short pictures are one replica's work
         (depth(queued=2, estimate_s=1200.0), 1, 60.0, 2),  # never more replicas than jobs
         (depth(queued=3, running=1, estimate_s=90.0), 1, 45.0, 3),
+        (depth(queued=3, estimated=1, estimate_s=10.0), 1, 100.0, 3),  # nobody knows how long the other two take
     ],
 )
 def test_desired_replicas(load, slots, target_wait_s, expected):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from deployments.jobs.model import Claim, NewJob
 from deployments.jobs.store import SqlJobStore, StoreConfig
@@ -80,19 +81,23 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([*as_postgres, bin_dir / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"], check=True, capture_output=True)
 
 
+@pytest.fixture
+def postgres_database_url(postgres_url: str) -> str:
+    """An empty database of its own."""
+    name = f"t{uuid.uuid4().hex}"
+    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return postgres_url.replace("/postgres?", f"/{name}?")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The same tests on both databases."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'jobs.db'}"
-    import sqlalchemy as sa
-
-    server = request.getfixturevalue("postgres_url")
-    name = f"t{uuid.uuid4().hex}"
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    return server.replace("/postgres?", f"/{name}?")
+    url: str = request.getfixturevalue("postgres_database_url")
+    return url
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 URL = "https://example.com/a.png"
 CAPABILITIES = Capabilities(
     engines=(EngineInfo(name="mesh", kind="faceswap", pool="faceswap"),),
-    formats=MediaFormats(read=(), write=()), limits=LimitsInfo(upload_bytes=1, inline_bytes=1, body_bytes=1, wait_s=1)
+    formats=MediaFormats(read=(), write=()),
+    limits=LimitsInfo(upload_bytes=1, inline_bytes=1, body_bytes=1, wait_s=1),
 )
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

@@ -378,10 +378,9 @@ async def test_a_restarted_store_knows_everything_and_gives_running_jobs_a_fresh
     await second.close()
 
 
-async def test_an_older_store_may_not_write_any_more(store_config, clock, new_job):
-    if not store_config.database_url.startswith("postgresql"):
-        pytest.skip("SQLite locks the file, so a second store does not even open: see the next test")
-    older, newer = SqlJobStore(store_config, clock), SqlJobStore(store_config, clock)
+async def test_an_older_store_may_not_write_any_more(postgres_database_url, clock, new_job):
+    config = StoreConfig(database_url=postgres_database_url)  # SQLite does not let a second store open at all, see the next test
+    older, newer = SqlJobStore(config, clock), SqlJobStore(config, clock)
     await older.start()
     await newer.start()
     with pytest.raises(StoreSuperseded):
@@ -418,7 +417,7 @@ async def test_depth_leaves_uploading_jobs_out_of_what_needs_a_slot(store, new_j
     await store.heartbeat(job.id, 1, Progress(Stage.UPLOADING, 0.95))
     clock.advance(7)
     depth = await store.depth("faceswap")
-    assert (depth.queued, depth.running, depth.uploading, depth.oldest_age_s, depth.estimate_s) == (2, 1, 1, 7.0, 8.0)
+    assert (depth.queued, depth.running, depth.uploading, depth.oldest_age_s, depth.estimated, depth.estimate_s) == (2, 1, 1, 7.0, 2, 8.0)
 
 
 async def test_scaling_keeps_decisions_that_differ(store):
