@@ -10,13 +10,15 @@ from ray.serve.handle import DeploymentHandle
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.face_swap.engine import FaceSwapEngine
 from deployments.engines.models import load_manifest
-from deployments.worker import WorkerSetup, build_worker
+from deployments.worker import Worker, WorkerSetup, build_worker
 
 CAPABILITIES = frozenset({"mesh"})
 
 
 class FaceSwap:
     """Runs face-swap jobs."""
+
+    _worker: Worker | None = None
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, setup: WorkerSetup, config: FaceSwapConfig, manifest: Path, uploader: DeploymentHandle[Any]
@@ -28,12 +30,15 @@ class FaceSwap:
             Unavailable: this machine does not see the object store.
         """
         engine = FaceSwapEngine.load(config, load_manifest(manifest))
-        self._worker = await build_worker(setup, engine, CAPABILITIES, uploader)
-        self._worker.start()
+        worker = await build_worker(setup, engine, CAPABILITIES, uploader)
+        worker.start()
+        self._worker = worker
 
     async def check_health(self) -> None:
         """Fail when this replica would never take a job again."""
-        self._worker.check()
+        if self._worker is not None:
+            self._worker.check()
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica, for graceful_shutdown_timeout_s at most
-        await self._worker.drain()
+        if self._worker is not None:  # None: the constructor failed
+            await self._worker.drain()

@@ -31,6 +31,7 @@ from deployments.jobs.model import (
     JobQuery,
     NewJob,
     Progress,
+    Repeat,
     ScalingDecision,
     Stats,
     Verdict,
@@ -40,6 +41,7 @@ from deployments.jobs.store import StoreConfig
 
 log = get_logger(__name__)
 
+HEARTBEAT_TIMEOUT_S = 5.0  # a heartbeat that hangs must not take the lease's whole time
 CALL_TIMEOUT_S = 30.0  # a restart of the store takes about a second; longer than this and the caller should hear of it
 REPLACE_TIMEOUT_S = 60.0
 
@@ -54,6 +56,11 @@ class StoreHandle:
         """See the port."""
         created: tuple[Job, bool] = await self._call("create", new)
         return created
+
+    async def find_repeat(self, repeat: Repeat) -> Job | None:
+        """See the port."""
+        job: Job | None = await self._call("find_repeat", repeat)
+        return job
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """See the port."""
@@ -77,12 +84,13 @@ class StoreHandle:
 
     async def claim(self, claim: Claim) -> Job | None:
         """See the port."""
-        job: Job | None = await self._call("claim", claim, wait_s=claim.wait_s)
+        job: Job | None = await self._call("claim", claim, timeout_s=CALL_TIMEOUT_S + claim.wait_s)
         return job
 
     async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:
         """See the port."""
-        return await self._verdict("heartbeat", job_id, attempt, progress)
+        verdict: Verdict = await self._call("heartbeat", job_id, attempt, progress, timeout_s=HEARTBEAT_TIMEOUT_S)
+        return verdict
 
     async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
         """See the port."""
@@ -106,7 +114,7 @@ class StoreHandle:
 
     async def events(self, after: EventId | None, wait_s: float) -> EventBatch:
         """See the port."""
-        batch: EventBatch = await self._call("events", after, wait_s, wait_s=wait_s)
+        batch: EventBatch = await self._call("events", after, wait_s, timeout_s=CALL_TIMEOUT_S + wait_s)
         return batch
 
     async def history(self, tenant: str, job_id: str) -> tuple[JobEvent, ...]:
@@ -147,11 +155,11 @@ class StoreHandle:
         verdict: Verdict = await self._call(method, *args)
         return verdict
 
-    async def _call(self, method: str, *args: object, wait_s: float = 0.0) -> Any:  # noqa: ANN401 -- each method above names its type
+    async def _call(self, method: str, *args: object, timeout_s: float = CALL_TIMEOUT_S) -> Any:  # noqa: ANN401 -- each method above names its type
         try:
             if self._actor is None:
                 self._actor = _find_store()
-            return await _answer(getattr(self._actor, method).remote(*args), CALL_TIMEOUT_S + wait_s)
+            return await _answer(getattr(self._actor, method).remote(*args), timeout_s)
         except StoreUnavailable:
             self._actor = None  # it may have been replaced: look it up again at the next call
             raise
@@ -263,6 +271,6 @@ class UploaderHandle:
 
 
 def _cause(error: RayTaskError) -> Exception:
-    """Return the error that was raised on the other side."""
+    """Return the error that was raised on the other side; of one that nobody raised on purpose the type only, the rest is in its log."""
     cause = error.cause
-    return cause if isinstance(cause, ServiceError) else RuntimeError(f"remote {type(cause).__name__}: {cause}")
+    return cause if isinstance(cause, ServiceError) else RuntimeError(f"remote {type(cause).__name__}")

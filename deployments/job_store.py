@@ -6,18 +6,23 @@ its own, and the store's futures and events belong to one.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
-from deployments.jobs.logs import log_to_stderr
+from deployments.jobs.errors import StoreUnavailable
+from deployments.jobs.logs import fields, get_logger, log_to_stderr
 from deployments.jobs.store import SqlJobStore, StoreConfig
 from deployments.metrics import ServeMetrics
+
+log = get_logger(__name__)
 
 ACTOR_NAME = "job_store"
 NAMESPACE = "atelier"
 
 # Long polls of idle replicas and event feeds lie in the actor side by side; Ray's default of 1000 would block the heartbeats behind them.
 MAX_CONCURRENCY = 10_000
+START_RETRY_S = 2.0
 
 
 class JobStoreActor(SqlJobStore):
@@ -33,7 +38,15 @@ class JobStoreActor(SqlJobStore):
         log_to_stderr()
         super().__init__(config, metrics=ServeMetrics())
         self._fingerprint = fingerprint
-        await self.start()
+        while True:
+            try:
+                await self.start()
+            except StoreUnavailable as error:
+                # Ray does not restart an actor whose constructor failed, and a full disk or a database that restarts passes.
+                log.warning("the job store cannot open its database", extra=fields(action="store_start_failed", reason=str(error)))
+                await asyncio.sleep(START_RETRY_S)
+            else:
+                return
 
     async def fingerprint(self) -> str:
         """Say which code and config this actor runs: a detached actor outlives the deployment that made it."""
@@ -43,6 +56,7 @@ class JobStoreActor(SqlJobStore):
 def fingerprint_of(config: StoreConfig) -> str:
     """Return a hash of the job system's source files and the store's config."""
     digest = hashlib.sha256(config.model_dump_json().encode())
-    for source in sorted((Path(__file__).parent / "jobs").rglob("*.py")):
+    here = Path(__file__)
+    for source in (here, here.with_name("metrics.py"), *sorted((here.parent / "jobs").rglob("*.py"))):
         digest.update(source.read_bytes())
     return digest.hexdigest()

@@ -32,6 +32,7 @@ from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
 from deployments.storage.inputs import InputCache, InputCacheConfig
 from deployments.storage.upload import upload_file
+from deployments.storage.work_folder import WorkFolder
 
 log = get_logger(__name__)
 
@@ -66,7 +67,7 @@ class WorkerSetup(BaseModel):
 
 
 async def build_worker(setup: WorkerSetup, engine: Engine, capabilities: frozenset[str], uploader: DeploymentHandle[Any]) -> Worker:
-    """Wire a worker to the store, to its inputs and to the uploader.
+    """Wire a worker to the store, to its inputs and to the uploader, in a work folder of its own.
 
     Raises:
         Unavailable: this machine does not see the object store that the uploader writes to.
@@ -75,6 +76,7 @@ async def build_worker(setup: WorkerSetup, engine: Engine, capabilities: frozens
     objects = build_object_store(setup.storage)
     uploads = UploaderHandle(uploader)
     await objects.check(expected=await uploads.identity())
+    owner = _replica_name()
     runner = JobRunner(
         store=store,
         inputs=InputCache(setup.inputs, fetcher=GuardedFetcher(setup.fetch), store=store, reader=objects),
@@ -82,11 +84,11 @@ async def build_worker(setup: WorkerSetup, engine: Engine, capabilities: frozens
         upload_file=upload_file,
         engine=engine,
         executor=ThreadPoolExecutor(setup.worker.slots, "engine"),
-        work_root=setup.work_root,
+        work_folder=WorkFolder(setup.work_root, owner),
         config=setup.runner,
         metrics=ServeMetrics(),
     )
-    return Worker(store=store, runner=runner, pool=setup.pool, owner=_replica_name(), capabilities=capabilities, config=setup.worker)
+    return Worker(store=store, runner=runner, pool=setup.pool, owner=owner, capabilities=capabilities, config=setup.worker)
 
 
 class Worker:

@@ -11,6 +11,7 @@ import fcntl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config as AlembicConfig
 
-from deployments.jobs.errors import StoreSuperseded, StoreUnavailable
+from deployments.jobs.errors import ServiceError, StoreSuperseded, StoreUnavailable
 from deployments.jobs.events import EventId, EventType, JobEvent
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import Job, JobError
@@ -39,16 +40,34 @@ class Transaction:
         self.connection = connection
         self.now = now
         self.drafts: list[tuple[Job, JobError | None]] = []
+        self.effects: list[Callable[[], None]] = []
 
     def emit(self, job: Job, error: JobError | None = None) -> None:
         """Announce a job's new state; it gets its event id at COMMIT."""
         self.drafts.append((job, error))
 
+    def after_commit(self, effect: Callable[[], None]) -> None:
+        """Have something done on the event loop once this is on disk.
+
+        What the memory holds follows the disk from here, not from the caller's coroutine: a client that goes away cancels that.
+        """
+        self.effects.append(effect)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of a batch."""
+
+    outcomes: list[Any]
+    effects: list[Callable[[], None]] = field(default_factory=list)
+    events: list[JobEvent] = field(default_factory=list)
+    in_doubt: bool = False
+
 
 class Database:
     """The job store's connection to SQLite or PostgreSQL. Not shared: one per store, used from one event loop."""
 
-    def __init__(self, url: str, clock: Clock, publish: Callable[[list[JobEvent]], None]) -> None:
+    def __init__(self, url: str, clock: Clock, publish: Callable[[list[JobEvent]], None], doubt: Callable[[], None]) -> None:
         """Prepare; ``open`` connects.
 
         Args:
@@ -56,10 +75,12 @@ class Database:
             clock: store's clock.
             publish: called on the event loop after each commit with its state events, in order; at that moment
                 ``next_event_id`` may be called.
+            doubt: called on the event loop when a transaction broke: nobody knows whether it is on disk.
         """
         self._url = sa.make_url(url)
         self._clock = clock
         self._publish = publish
+        self._doubt = doubt
         self._engine = _build_engine(self._url)
         self._writer = ThreadPoolExecutor(1, "job-store-write")
         self._reader = ThreadPoolExecutor(2, "job-store-read")
@@ -117,8 +138,12 @@ class Database:
         """Run a read-only query beside the writer."""
 
         def run() -> T:
-            with self._engine.connect() as connection:
-                return query(connection)
+            try:
+                with self._engine.connect() as connection:
+                    return query(connection)
+            except sa.exc.SQLAlchemyError as error:
+                log.exception("read failed", extra=fields(action="read_failed"))
+                raise StoreUnavailable(f"the job database cannot be read ({type(error).__name__}): see the store's log") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
@@ -127,23 +152,30 @@ class Database:
         try:
             while self._pending:
                 batch, self._pending = self._pending, []
-                try:
-                    outcomes, events = await loop.run_in_executor(self._writer, self._commit, [operation for operation, _ in batch])
-                except StoreSuperseded as error:
-                    log.error("a newer job store took over", extra=fields(action="store_superseded"))  # noqa: TRY400 -- no bug of ours
-                    outcomes, events = [error] * len(batch), []
-                except Exception as error:
-                    log.exception("commit failed", extra=fields(action="commit_failed", operations=len(batch)))
-                    failure = StoreUnavailable(f"the job database refused a write ({type(error).__name__}): see the store's log")
-                    outcomes, events = [failure] * len(batch), []
-                self._publish(events)
-                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                done = await loop.run_in_executor(self._writer, self._commit_or_explain, [operation for operation, _ in batch])
+                for effect in done.effects:
+                    effect()
+                self._publish(done.events)
+                if done.in_doubt:
+                    self._doubt()
+                for (_, future), outcome in zip(batch, done.outcomes, strict=True):
                     _resolve(future, outcome)
         finally:
             self._flush = None
 
-    def _commit(self, operations: list[Callable[[Transaction], Any]]) -> tuple[list[Any], list[JobEvent]]:
-        outcomes: list[Any] = []
+    def _commit_or_explain(self, operations: list[Callable[[Transaction], Any]]) -> _Done:
+        try:
+            return self._commit(operations)
+        except StoreSuperseded as error:
+            log.error("a newer job store took over", extra=fields(action="store_superseded"))  # noqa: TRY400 -- no bug of ours
+            return _Done([error] * len(operations))
+        except Exception as error:  # whatever broke, nobody may wait for an answer for ever
+            log.exception("commit failed", extra=fields(action="commit_failed", operations=len(operations)))
+            failure = StoreUnavailable(f"the job database refused a write ({type(error).__name__}): see the store's log")
+            return _Done([failure] * len(operations), in_doubt=True)
+
+    def _commit(self, operations: list[Callable[[Transaction], Any]]) -> _Done:
+        done = _Done([])
         drafts: list[tuple[Job, JobError | None]] = []
         now = self._clock.time()
         with self._engine.begin() as connection:
@@ -152,16 +184,21 @@ class Database:
                 transaction = Transaction(connection, now)
                 try:
                     with connection.begin_nested():
-                        outcomes.append(operation(transaction))
-                    drafts.extend(transaction.drafts)
+                        done.outcomes.append(operation(transaction))
                 except sa.exc.OperationalError:
                     raise  # the disk or the connection: nothing in this batch is safe
-                except Exception as error:  # noqa: BLE001 -- handed to the one caller whose operation it was
-                    outcomes.append(error)
-            events = [self._event(job, error, now) for job, error in drafts]
-            if events:
-                connection.execute(EVENTS.insert(), [row_of_event(event) for event in events])
-        return outcomes, events
+                except ServiceError as error:
+                    done.outcomes.append(error)
+                except Exception as error:  # handed to the one caller whose operation it was
+                    log.exception("operation failed", extra=fields(action="operation_failed"))
+                    done.outcomes.append(StoreUnavailable(f"the job database refused an operation ({type(error).__name__})"))
+                else:
+                    drafts.extend(transaction.drafts)
+                    done.effects.extend(transaction.effects)
+            done.events.extend(self._event(job, error, now) for job, error in drafts)
+            if done.events:
+                connection.execute(EVENTS.insert(), [row_of_event(event) for event in done.events])
+        return done
 
     def _event(self, job: Job, error: JobError | None, now: float) -> JobEvent:
         self._n += 1

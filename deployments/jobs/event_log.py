@@ -40,6 +40,17 @@ class EventLog:
             news, self._news = self._news, asyncio.Event()
             news.set()
 
+    def forget(self, now: EventId) -> None:
+        """Let every reader find a gap and read the snapshots again: events may be missing here.
+
+        Args:
+            now: a fresh number, above all that were given.
+        """
+        self._ring.clear()
+        self._before = self._last = now
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
     async def read(self, after: EventId | None, wait_s: float) -> EventBatch:
         """Return the events after an id, waiting up to ``wait_s`` for the first; progress only as the newest of its job."""
         if after is None:

@@ -19,8 +19,15 @@ class Lease:
     job: Job
     renewed: float  # monotonic
     advanced: float  # monotonic, of the newest change of progress
+    started: float  # monotonic
+    heard: bool = False  # whether its worker ever sent a heartbeat
     progress: Progress | None = None
     cancel_requested: bool = False
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the job is fetching inputs or uploading outputs."""
+        return self.progress is not None and self.progress.stage is not Stage.COMPUTING
 
 
 class Leases:
@@ -31,8 +38,17 @@ class Leases:
         self._by_job: dict[str, Lease] = {}
 
     def grant(self, job: Job, now: float) -> None:
-        """Start the lease of a job that has just been claimed (or was running when the store started)."""
-        self._by_job[job.id] = Lease(job, now, now, cancel_requested=job.cancel_requested)
+        """Start the lease of a job that has just been claimed."""
+        self._by_job[job.id] = Lease(job, now, now, now, cancel_requested=job.cancel_requested)
+
+    def restore(self, job: Job, now: float, running_s: float) -> None:
+        """Give a job that was running before this store started a fresh lease; its time-out goes on."""
+        self._by_job[job.id] = Lease(job, now, now, now - running_s, heard=True, cancel_requested=job.cancel_requested)
+
+    def renew_all(self, now: float) -> None:
+        """Start every lease again: it was the store that was away, not the workers."""
+        for lease in self._by_job.values():
+            lease.renewed = now
 
     def drop(self, job_id: str) -> None:
         """Forget a job that runs no more."""
@@ -48,6 +64,7 @@ class Leases:
         if lease is None or lease.job.attempt != attempt:
             return Verdict.LOST
         lease.renewed = now
+        lease.heard = True
         return Verdict.CANCELLED if lease.cancel_requested else Verdict.OK
 
     def advance(self, job_id: str, progress: Progress, now: float) -> bool:
@@ -70,8 +87,12 @@ class Leases:
         return [lease for lease in self._by_job.values() if now - lease.renewed > self._lease_s]
 
     def stalled(self, now: float, limit_s: float) -> list[Lease]:
-        """Return the leases whose job has not moved for too long."""
-        return [lease for lease in self._by_job.values() if now - lease.advanced > limit_s]
+        """Return the leases whose engine has not moved for too long. Downloads and uploads have time-outs of their own."""
+        return [lease for lease in self._by_job.values() if now - lease.advanced > limit_s and not lease.transfers]
+
+    def overdue(self, now: float) -> list[Lease]:
+        """Return the leases whose attempt runs longer than its job allows."""
+        return [lease for lease in self._by_job.values() if now - lease.started > lease.job.timeout_s]
 
     def uploading(self, pool: str) -> int:
         """Count the jobs of a pool whose slots are free again."""

@@ -25,6 +25,7 @@ from deployments.jobs.model import (
     JsonObject,
     NewJob,
     Progress,
+    Repeat,
     ScalingDecision,
     Stats,
     Verdict,
@@ -66,6 +67,14 @@ class JobStore(Protocol):
             JobExists: the id is taken by another payload.
             IdempotencyConflict: the key was used for another payload.
             QueueFull: the pool admits no more.
+        """
+
+    async def find_repeat(self, repeat: Repeat) -> Job | None:
+        """Return the job that an equal submit made before; None when there is none yet. ``create`` decides between two at once.
+
+        Raises:
+            JobExists: the id is taken by another payload.
+            IdempotencyConflict: the key was used for another payload.
         """
 
     async def get(self, tenant: str, job_id: str) -> Job:
@@ -245,11 +254,19 @@ class Engine(Protocol):
         """
 
 
+class WorkFolder(Protocol):
+    """Where a process writes while it computes; nobody else does, and it is removed after the process."""
+
+    @property
+    def path(self) -> Path:
+        """The folder, which exists."""
+
+
 class InputSource(Protocol):
     """Brings a job's inputs to this machine."""
 
-    async def materialise(self, tenant: str, reference: JsonObject) -> LocalMedia:
-        """Fetch a stored ``MediaRef`` (``{"url"}`` or ``{"file_id"}``, with an optional declared ``media_type``).
+    async def materialise(self, tenant: str, reference: JsonObject, directory: Path) -> LocalMedia:
+        """Bring a stored ``MediaRef`` (``{"url"}`` or ``{"file_id"}``, with an optional declared ``media_type``) into a job's folder.
 
         Raises:
             InvalidInput: refused, too large, or not what was declared.

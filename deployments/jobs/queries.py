@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from deployments.jobs.errors import FileNotFound, IdempotencyConflict, InvalidInput, JobExists, JobNotFound
 from deployments.jobs.events import JobEvent
-from deployments.jobs.model import Claim, FileRecord, Job, JobPage, JobQuery, JobStatus, NewJob
+from deployments.jobs.model import Claim, FileRecord, Job, JobPage, JobQuery, JobStatus, NewJob, Repeat
 from deployments.jobs.tables import (
     EVENTS,
     FILES,
@@ -26,27 +26,26 @@ from deployments.jobs.tables import (
 
 PERCENTILE_SAMPLE = 500  # newest ended jobs that the percentiles of stats are taken over
 
+SEQ_DIGITS = 18  # of a cursor: they fit into the 63 bits of the database's integers
 
-def find_repeat(connection: sa.Connection, new: NewJob) -> Job | None:
-    """Return the job that an earlier, equal submit made.
+
+def find_repeat(connection: sa.Connection, repeat: Repeat) -> Job | None:
+    """Return the job that an earlier, equal submit made: by its key, then by its id.
 
     Raises:
+        IdempotencyConflict: the key was used for another payload, of which a client-made id is a part.
         JobExists: the id is taken by another payload (or another tenant's job).
-        IdempotencyConflict: the key was used for another payload.
     """
-    row = connection.execute(sa.select(JOBS).where(JOBS.c.id == new.id)).mappings().first()
+    row = _row_of_key(connection, repeat.tenant, repeat.idempotency_key) if repeat.idempotency_key is not None else None
     if row is not None:
-        if (row["tenant"], row["fingerprint"]) != (new.tenant, new.fingerprint):
-            raise JobExists(new.id)
+        if row["fingerprint"] != repeat.fingerprint:
+            raise IdempotencyConflict("this Idempotency-Key was used for another request: make a new key for a new request")
         return job_of_row(row)
-    if new.idempotency_key is None:
-        return None
-    same_key = sa.and_(JOBS.c.tenant == new.tenant, JOBS.c.idempotency_key == new.idempotency_key)
-    row = connection.execute(sa.select(JOBS).where(same_key)).mappings().first()
+    row = connection.execute(sa.select(JOBS).where(JOBS.c.id == repeat.job_id)).mappings().first() if repeat.job_id is not None else None
     if row is None:
         return None
-    if row["fingerprint"] != new.fingerprint:
-        raise IdempotencyConflict("this Idempotency-Key was used for another request: make a new key for a new request")
+    if (row["tenant"], row["fingerprint"]) != (repeat.tenant, repeat.fingerprint):
+        raise JobExists(row["id"])
     return job_of_row(row)
 
 
@@ -105,8 +104,7 @@ def select_next(connection: sa.Connection, claim: Claim, now: float) -> Job | No
     """Return the queued job that leaves next: priority, then age."""
     query = (
         sa.select(JOBS)
-        .where(_queued_in(claim.pool), _may_run(now))
-        .where(sa.or_(JOBS.c.requires.is_(None), JOBS.c.requires.in_(sorted(claim.capabilities))))
+        .where(_queued_in(claim.pool), _may_run(now), _offered_by(claim))
         .order_by(JOBS.c.priority.desc(), JOBS.c.seq)
         .limit(1)
     )
@@ -114,9 +112,11 @@ def select_next(connection: sa.Connection, claim: Claim, now: float) -> Job | No
     return job_of_row(row) if row else None
 
 
-def next_due(connection: sa.Connection, pool: str) -> float | None:
-    """Return when the next waiting retry or delayed job of a pool may run."""
-    due: float | None = connection.execute(sa.select(sa.func.min(JOBS.c.not_before)).where(_queued_in(pool))).scalar_one()
+def next_due(connection: sa.Connection, claim: Claim, now: float) -> float | None:
+    """Return when the next waiting retry or delayed job that a claim could take may run."""
+    later = sa.and_(_queued_in(claim.pool), JOBS.c.not_before > now, _offered_by(claim))
+    due_later = sa.select(sa.func.min(JOBS.c.not_before)).where(later)
+    due: float | None = connection.execute(due_later).scalar_one()
     return due
 
 
@@ -227,8 +227,17 @@ def _p50_p95(values: list[float]) -> tuple[float | None, float | None]:
     return cuts[9], cuts[18]
 
 
+def _row_of_key(connection: sa.Connection, tenant: str, key: str) -> sa.RowMapping | None:
+    same_key = sa.and_(JOBS.c.tenant == tenant, JOBS.c.idempotency_key == key)
+    return connection.execute(sa.select(JOBS).where(same_key)).mappings().first()
+
+
 def _queued_in(pool: str) -> sa.ColumnElement[bool]:
     return sa.and_(JOBS.c.pool == pool, JOBS.c.status == JobStatus.QUEUED.value)
+
+
+def _offered_by(claim: Claim) -> sa.ColumnElement[bool]:
+    return sa.or_(JOBS.c.requires.is_(None), JOBS.c.requires.in_(sorted(claim.capabilities)))
 
 
 def _may_run(now: float) -> sa.ColumnElement[bool]:
@@ -241,6 +250,9 @@ def _cursor_of_seq(seq: int) -> str:
 
 def _seq_of_cursor(cursor: str) -> int:
     try:
-        return int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        digits = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except (binascii.Error, ValueError):
-        raise InvalidInput("this cursor was not made by this API: take next_cursor from the page before") from None
+        digits = b""
+    if not digits.isdigit() or len(digits) > SEQ_DIGITS:
+        raise InvalidInput("this cursor was not made by this API: take next_cursor from the page before")
+    return int(digits)

@@ -32,6 +32,7 @@ from deployments.jobs.ports import (
     OutputFile,
     StoredObject,
     Uploader,
+    WorkFolder,
 )
 from deployments.jobs.threads import iterate_in_thread
 
@@ -90,7 +91,7 @@ class JobRunner:
         upload_file: UploadFile,
         engine: Engine,
         executor: Executor,
-        work_root: Path,
+        work_folder: WorkFolder,
         config: RunnerConfig,
         metrics: Metrics,
     ) -> None:
@@ -100,7 +101,7 @@ class JobRunner:
         self._upload_file = upload_file
         self._engine = engine
         self._executor = executor
-        self._work_root = work_root
+        self._work_folder = work_folder
         self._config = config
         self._metrics = metrics
         self._told_to_stop: dict[tuple[str, int], float] = {}
@@ -125,7 +126,6 @@ class JobRunner:
             try:
                 await self._conclude(attempt, work)
             finally:
-                self._told_to_stop.pop((job.id, job.attempt), None)
                 beat.cancel()
                 await asyncio.wait({beat})
 
@@ -160,11 +160,10 @@ class JobRunner:
             raise asyncio.CancelledError
 
     async def _work(self, attempt: _Attempt, computed: Callable[[], None]) -> list[Artifact]:
-        self._work_root.mkdir(parents=True, exist_ok=True)
-        work_dir = Path(tempfile.mkdtemp(prefix=f"{attempt.job.id}-", dir=self._work_root))
+        work_dir = Path(tempfile.mkdtemp(prefix=f"{attempt.job.id}-", dir=self._work_folder.path))
         try:
             with attempt.stage(Stage.FETCHING, 0.0):
-                inputs = await self._fetch(attempt.job)
+                inputs = await self._fetch(attempt.job, work_dir / "inputs")
             with attempt.stage(Stage.COMPUTING, COMPUTE_FROM):
                 files = await self._compute(attempt, inputs, work_dir)
             computed()
@@ -175,10 +174,17 @@ class JobRunner:
                 self._metrics.observe("stage_s", seconds, pool=attempt.job.pool, stage=stage)
             await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
 
-    async def _fetch(self, job: Job) -> dict[str, LocalMedia]:
-        roles = self._engine.input_roles
-        media = await asyncio.gather(*(self._inputs.materialise(job.tenant, job.spec[role]) for role in roles))
-        return dict(zip(roles, media, strict=True))
+    async def _fetch(self, job: Job, directory: Path) -> dict[str, LocalMedia]:
+        directory.mkdir()
+        fetching = {
+            role: asyncio.create_task(self._inputs.materialise(job.tenant, job.spec[role], directory)) for role in self._engine.input_roles
+        }
+        try:
+            return dict(zip(fetching, await asyncio.gather(*fetching.values()), strict=True))
+        finally:
+            for task in fetching.values():
+                task.cancel()  # of one that failed, the others
+            await asyncio.wait(fetching.values())
 
     async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia], work_dir: Path) -> list[OutputFile]:
         task = EngineTask(attempt.job.spec, inputs, work_dir, attempt.job.labels)
@@ -250,9 +256,16 @@ class JobRunner:
                 attempt.verdict = await self._store.heartbeat(attempt.job.id, attempt.job.attempt, attempt.progress)
             except Unavailable as error:
                 log.warning("heartbeat unanswered", extra=fields(action="heartbeat_unanswered", reason=str(error)))
+            except Exception:  # a heart that stops beating would lose the job
+                log.exception("heartbeat broke", extra=fields(action="heartbeat_broke"))
             await asyncio.sleep(self._config.progress_s)
         self._stop(attempt, work)
 
     def _stop(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
-        self._told_to_stop.setdefault((attempt.job.id, attempt.job.attempt), time.monotonic())
+        """Cancel the work once: a second cancel would break the wait for the step that its thread is in."""
+        if work.done() or work.cancelling():
+            return
+        key = (attempt.job.id, attempt.job.attempt)
+        self._told_to_stop[key] = time.monotonic()
+        work.add_done_callback(lambda _: self._told_to_stop.pop(key, None))
         work.cancel()

@@ -9,14 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from deployments.jobs import queries, transitions
 from deployments.jobs.database import Database, Transaction
-from deployments.jobs.errors import JobNotTerminal, JobStalled, JobTimedOut, QueueFull, ServiceError, StoreSuperseded, WorkerLost
+from deployments.jobs.errors import (
+    JobNotFound,
+    JobNotTerminal,
+    JobStalled,
+    JobTimedOut,
+    QueueFull,
+    ServiceError,
+    StoreSuperseded,
+    WorkerLost,
+)
 from deployments.jobs.event_log import EventLog
 from deployments.jobs.events import EventBatch, EventId, EventType, JobEvent
 from deployments.jobs.leases import Lease, Leases
@@ -33,6 +43,7 @@ from deployments.jobs.model import (
     JobStatus,
     NewJob,
     Progress,
+    Repeat,
     ScalingDecision,
     Stats,
     Verdict,
@@ -68,7 +79,8 @@ class StoreConfig(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _without_password(cls, value: str) -> str:
-        if "@" in value and ":" in value.split("@", maxsplit=1)[0].partition("://")[2]:
+        credentials = value.split("@", maxsplit=1)[0].partition("://")[2] if "@" in value else ""
+        if ":" in credentials or "password=" in value:
             raise ValueError("leave the password out of the database URL and set PGPASSWORD, or write it to ~/.pgpass")
         return value
 
@@ -80,7 +92,7 @@ class SqlJobStore:
         self._config = config
         self._clock = clock or SystemClock()
         self._metrics = metrics or NoMetrics()
-        self._db = Database(config.database_url, self._clock, self._on_commit)
+        self._db = Database(config.database_url, self._clock, self._on_commit, self._on_doubt)
         self._leases = Leases(config.lease_s)
         self._events = EventLog(0, EventId(0, 0), config.events_kept)
         self._held_back: dict[str, tuple[Job, Progress]] = {}  # progress that came while a commit held the event numbers
@@ -88,6 +100,8 @@ class SqlJobStore:
         self._decisions: dict[str, deque[ScalingDecision]] = defaultdict(lambda: deque(maxlen=DECISIONS_KEPT))
         self._withdrawn: deque[str] = deque(maxlen=WITHDRAWN_KEPT)
         self._pools: set[str] = set()
+        self._in_doubt = False
+        self._swept_at = self._clock.monotonic()
         self._janitor: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -98,9 +112,8 @@ class SqlJobStore:
         """
         await self._db.open()
         self._events = EventLog(self._db.epoch, self._db.last_event_id, self._config.events_kept)
-        for job in await self._db.read(queries.select_running):
-            self._leases.grant(job, self._clock.monotonic())
-            self._pools.add(job.pool)
+        await self._reconcile()
+        self._swept_at = self._clock.monotonic()
         self._janitor = asyncio.get_running_loop().create_task(self._sweep_forever())
         log.info("job store started", extra=fields(action="store_started", epoch=self._db.epoch))
 
@@ -118,20 +131,22 @@ class SqlJobStore:
         """See :meth:`deployments.jobs.ports.JobStore.create`."""
 
         def operation(tx: Transaction) -> tuple[Job, bool]:
-            known = queries.find_repeat(tx.connection, new)
+            known = queries.find_repeat(tx.connection, Repeat(new.tenant, new.id, new.idempotency_key, new.fingerprint))
             if known is not None:
                 return known, False
             self._admit(new, queries.count_queued(tx.connection, new.pool))
             job = queries.insert_job(tx.connection, new, tx.now)
             tx.emit(job)
+            tx.after_commit(partial(self._arrived, job))
             return job, True
 
         job, created = await self._db.write(operation)
-        if created:
-            self._pools.add(job.pool)
-            self._wake(job.pool)
-            self._metrics.count("jobs_created", pool=job.pool, kind=job.kind)
         return self._with_progress(job), created
+
+    async def find_repeat(self, repeat: Repeat) -> Job | None:
+        """See :meth:`deployments.jobs.ports.JobStore.find_repeat`."""
+        job = await self._db.read(lambda c: queries.find_repeat(c, repeat))
+        return job and self._with_progress(job)
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """See :meth:`deployments.jobs.ports.JobStore.get`."""
@@ -152,12 +167,11 @@ class SqlJobStore:
             if job.status is JobStatus.RUNNING:
                 job = transitions.request_cancel(job)
                 queries.update_job(tx.connection, job)
+                tx.after_commit(partial(self._leases.request_cancel, job_id))
                 return job
             return self._apply(tx, transitions.cancel(job, now=tx.now))
 
-        job = await self._db.write(operation)
-        self._leases.request_cancel(job_id)
-        return self._with_progress(job)
+        return self._with_progress(await self._db.write(operation))
 
     async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
         """See :meth:`deployments.jobs.ports.JobStore.delete`."""
@@ -197,7 +211,7 @@ class SqlJobStore:
             arrival = self._arrivals[claim.pool]
             job, due = await self._db.write(lambda tx: self._take(tx, claim))
             if job is not None:
-                return self._granted(job)
+                return job
             remaining = deadline - self._clock.monotonic()
             if remaining <= 0:
                 break
@@ -313,18 +327,9 @@ class SqlJobStore:
             return again, None
         job = queries.select_next(tx.connection, claim, tx.now)
         if job is None:
-            return None, queries.next_due(tx.connection, claim.pool)
+            return None, queries.next_due(tx.connection, claim, tx.now)
         job = transitions.claim(job, owner=claim.owner, now=tx.now, lease_until=tx.now + self._config.lease_s)
-        queries.update_job(tx.connection, job, claim_id=claim.claim_id)
-        tx.emit(job)
-        return job, None
-
-    def _granted(self, job: Job) -> Job:
-        self._leases.grant(job, self._clock.monotonic())
-        self._metrics.count("attempts_started", pool=job.pool)
-        if job.attempt == 1:
-            self._metrics.observe("job_wait_s", self._clock.time() - job.created_at, pool=job.pool)
-        return job
+        return self._apply(tx, job, claim_id=claim.claim_id), None
 
     async def _end_attempt(self, job_id: str, attempt: int, outcome: str, move: Callable[[Transaction, Job], Job]) -> Verdict:
         """Apply a move if this attempt still holds the job.
@@ -333,34 +338,60 @@ class SqlJobStore:
         artifact that it has published.
         """
 
-        def operation(tx: Transaction) -> tuple[Verdict, Job | None]:
-            job = queries.select_job(tx.connection, None, job_id)
+        def operation(tx: Transaction) -> Verdict:
+            try:
+                job = queries.select_job(tx.connection, None, job_id)
+            except JobNotFound:
+                return Verdict.LOST
             if job.status is JobStatus.RUNNING and job.attempt == attempt:
                 if job.cancel_requested and outcome == JobStatus.SUCCEEDED:
-                    return Verdict.CANCELLED, None
-                return Verdict.OK, move(tx, job)
+                    return Verdict.CANCELLED
+                move(tx, job)
+                return Verdict.OK
             repeated = any((a.attempt, a.outcome) == (attempt, outcome) for a in job.attempts)
-            return (Verdict.OK if repeated else Verdict.LOST), None
+            return Verdict.OK if repeated else Verdict.LOST
 
-        verdict, job = await self._db.write(operation)
-        if job is not None:
-            self._leases.drop(job_id)
-            self._after_end(job)
+        verdict = await self._db.write(operation)
+        lease = self._leases.get(job_id)
+        if verdict is not Verdict.CANCELLED and lease is not None and lease.job.attempt == attempt:
+            self._leases.drop(job_id)  # the row is not running under it, however that came to be
         return verdict
 
-    def _apply(self, tx: Transaction, job: Job, error: JobError | None = None) -> Job:
-        queries.update_job(tx.connection, job)
+    def _apply(self, tx: Transaction, job: Job, error: JobError | None = None, **columns: str) -> Job:
+        queries.update_job(tx.connection, job, **columns)
         tx.emit(job, error)
+        tx.after_commit(partial(self._follow, job))
         return job
 
-    def _after_end(self, job: Job) -> None:
-        outcome = job.attempts[-1].outcome if job.attempts else str(job.status)
+    def _arrived(self, job: Job) -> None:
+        self._pools.add(job.pool)
+        self._wake(job.pool)
+        self._metrics.count("jobs_created", pool=job.pool, kind=job.kind)
+
+    def _follow(self, job: Job) -> None:
+        """Bring the memory to where the disk is."""
+        if job.status is JobStatus.RUNNING:
+            self._begun(job)
+            return
+        self._leases.drop(job.id)
+        self._held_back.pop(job.id, None)  # no progress after the end
+        if job.attempts:
+            self._ended(job)
+        if job.status is JobStatus.QUEUED:
+            self._wake(job.pool)
+
+    def _begun(self, job: Job) -> None:
+        self._leases.grant(job, self._clock.monotonic())
+        self._metrics.count("attempts_started", pool=job.pool)
+        if job.attempt == 1:
+            self._metrics.observe("job_wait_s", self._clock.time() - job.created_at, pool=job.pool)
+
+    def _ended(self, job: Job) -> None:
+        outcome = job.attempts[-1].outcome
         self._metrics.count("attempts_ended", pool=job.pool, outcome=outcome)
         log.info(
             "attempt ended", extra=fields(action="attempt_ended", job_id=job.id, attempt=job.attempt, outcome=outcome, status=job.status)
         )
-        if job.status is JobStatus.QUEUED:
-            self._wake(job.pool)
 
     def _wake(self, pool: str) -> None:
         # A fresh event after each arrival: a waiter that was about to wait still holds the one that is set.
@@ -383,6 +414,24 @@ class SqlJobStore:
         held, self._held_back = self._held_back, {}
         self._events.extend([*events, *(self._progress_event(job, progress) for job, progress in held.values())])
 
+    def _on_doubt(self) -> None:
+        """A transaction broke, and may or may not be on disk: readers look at the rows again, and so does the next sweep."""
+        self._in_doubt = True
+        self._events.forget(self._db.next_event_id())
+
+    async def _reconcile(self) -> None:
+        """Make the leases those of the rows that run."""
+        now = self._clock.monotonic()
+        running = {job.id: job for job in await self._db.read(queries.select_running)}
+        for lease in self._leases:
+            if lease.job.id not in running or running[lease.job.id].attempt != lease.job.attempt:
+                self._leases.drop(lease.job.id)
+        for job in running.values():
+            self._pools.add(job.pool)
+            if self._leases.get(job.id) is None:
+                self._leases.restore(job, now, max(0.0, self._clock.time() - (job.started_at or self._clock.time())))
+        self._in_doubt = False
+
     def _progress_event(self, job: Job, progress: Progress) -> JobEvent:
         at = self._clock.time()
         return JobEvent(self._db.next_event_id(), EventType.PROGRESS, job.id, job.tenant, at, JobStatus.RUNNING, job.attempt, progress)
@@ -399,21 +448,36 @@ class SqlJobStore:
 
     async def sweep(self) -> None:
         """End attempts whose lease ran out, that took too long or that stand still; report the pools' load."""
+        if self._in_doubt:
+            await self._reconcile()
         now = self._clock.monotonic()
+        if now - self._swept_at > self._config.janitor_period_s + self._config.lease_s / 3:
+            self._leases.renew_all(now)  # this process was paused: the heartbeats of the meantime still wait to be read
+        self._swept_at = now
         for lease in self._leases.expired(now):
-            await self._lose(lease)
-        for lease in self._leases:
-            if lease.job.started_at is not None and self._clock.time() - lease.job.started_at > lease.job.timeout_s:
-                await self._give_up(lease, JobTimedOut(f"the job ran longer than its timeout_s of {lease.job.timeout_s:g} s"))
+            await self._swept(self._lose(lease))
+        for lease in self._leases.overdue(now):
+            late = JobTimedOut(f"the job ran longer than its timeout_s of {lease.job.timeout_s:g} s")
+            await self._swept(self._give_up(lease, late))
         for lease in self._leases.stalled(now, self._config.stall_s):
-            await self._give_up(lease, JobStalled(f"the job made no progress for {self._config.stall_s:g} s, so it was stopped"))
+            still = JobStalled(f"the job made no progress for {self._config.stall_s:g} s, so it was stopped")
+            await self._swept(self._give_up(lease, still))
         for pool in sorted(self._pools):
             self._report_depth(pool, await self.depth(pool))
 
+    async def _swept(self, ending: Awaitable[object]) -> None:
+        try:
+            await ending
+        except StoreSuperseded:
+            raise
+        except ServiceError as error:  # the other leases must not wait for this one
+            log.warning("sweep of a lease failed", extra=fields(action="sweep_of_lease_failed", reason=str(error)))
+
     async def _lose(self, lease: Lease) -> None:
         def move(tx: Transaction, job: Job) -> Job:
-            lost = transitions.lose(job, now=tx.now)
-            return self._apply(tx, lost, lost.error or JobError(WorkerLost.code, lost.attempts[-1].message or "", retryable=True))
+            lost = transitions.lose(job, now=tx.now, heard=lease.heard)
+            record = lost.attempts[-1]
+            return self._apply(tx, lost, lost.error or JobError(record.outcome, record.message or "", retryable=True))
 
         await self._end_attempt(lease.job.id, lease.job.attempt, WorkerLost.code, move)
 

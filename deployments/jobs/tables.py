@@ -59,7 +59,8 @@ JOBS = sa.Table(
     sa.Column("timings", sa.JSON, nullable=False),
     sa.UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_tenant_idempotency_key"),
     sa.Index("ix_jobs_queue", "pool", "status", sa.text("priority DESC"), "seq"),
-    sa.Index("ix_jobs_listing", "tenant", "status", "seq"),
+    sa.Index("ix_jobs_listing", "tenant", "seq"),
+    sa.Index("ix_jobs_listing_by_status", "tenant", "status", "seq"),
     sa.Index("ix_jobs_claim_id", "claim_id"),
     sqlite_autoincrement=True,  # a deleted job's number is never used again, or a cursor would show a new job in an old place
 )

@@ -21,7 +21,9 @@ from dataclasses import replace
 from deployments.jobs.errors import Conflict, WorkerLost
 from deployments.jobs.model import Artifact, AttemptRecord, Job, JobError, JobStatus
 
-RELEASED = "released"  # outcome of an attempt handed back by a draining replica; counts as nobody's failure
+# Outcomes that count as nobody's failure: handed back by a draining replica; claimed by a replica that was dead already.
+RELEASED, NOT_STARTED = "released", "not_started"
+MAX_NOT_STARTED = 5  # then the job itself may be what kills its workers at once
 
 LEGAL: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
@@ -82,8 +84,16 @@ def fail(job: Job, error: JobError, *, timings: Mapping[str, float], now: float,
     return replace(_end(job, JobStatus.FAILED, record, now), error=error, timings=dict(timings))
 
 
-def lose(job: Job, *, now: float) -> Job:
-    """End an attempt whose lease ran out."""
+def lose(job: Job, *, now: float, heard: bool) -> Job:
+    """End an attempt whose lease ran out.
+
+    Args:
+        job: a running job.
+        now: store's time.
+        heard: whether its worker ever sent a heartbeat.
+    """
+    if not heard and [a.outcome for a in job.attempts].count(NOT_STARTED) < MAX_NOT_STARTED:
+        return _requeue(job, _record(job, now, NOT_STARTED, "its worker was gone before it began"), not_before=None)
     error = JobError(WorkerLost.code, f"the worker of attempt {job.attempt} died or was cut off", retryable=True)
     return fail(job, error, timings={}, now=now, backoff_s=0.0)
 
@@ -100,7 +110,7 @@ def _record(job: Job, now: float, outcome: str, message: str | None = None) -> A
 
 
 def _tries_like(job: Job, code: str) -> int:
-    failures = [a.outcome == WorkerLost.code for a in job.attempts if a.outcome != RELEASED]
+    failures = [a.outcome == WorkerLost.code for a in job.attempts if a.outcome not in {RELEASED, NOT_STARTED}]
     return failures.count(code == WorkerLost.code)
 
 

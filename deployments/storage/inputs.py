@@ -7,17 +7,19 @@
     <root>/incoming/            downloads under way
     <root>/locks/<000-fff>      so that two processes do not fetch one thing twice
 
-A file that was handed out is held: it is not evicted before ``hold_s`` have passed since, which is longer than a job runs. That needs
-no bookkeeping which a killed worker could leave behind. Should all files be held, the cache grows over its cap and says so in the log.
+A job gets a link of its own to each file, in its work folder: the cache may evict whatever it likes whenever it likes, and the bytes go
+when the last job that reads them is done. A killed worker leaves no bookkeeping behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -26,14 +28,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.jobs.errors import FetchFailed, InvalidInput, MediaTypeMismatch, UnsupportedMedia
-from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.media_types import SNIFF_BYTES, is_same_type, sniff
 from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import JobStore, LocalMedia, ObjectReader
 from deployments.storage.fetch import GuardedFetcher
 
-log = get_logger(__name__)
-
+ABANDONED_AFTER_S = 24 * 3600.0  # longer than any download: its process is gone
 LOCK_POLL_S = 0.05  # a blocking flock would need a thread that cannot be cancelled
 
 
@@ -44,7 +44,6 @@ class InputCacheConfig(BaseModel):
 
     root: Path = Field(Path("var/inputs"), description="folder on a disk of this machine")
     max_bytes: int = Field(10 * 2**30, gt=0, description="size above which the files unused for longest are removed")
-    hold_s: float = Field(7200.0, ge=0, description="a file handed out is kept for this long: more than a job's timeout_s")
     url_fresh_s: float = Field(60.0, ge=0, description="a URL is not downloaded again for this long: retries, and many jobs on one target")
 
 
@@ -60,38 +59,38 @@ class InputCache:
         for folder in (self._objects, self._urls, self._incoming, self._locks):
             folder.mkdir(parents=True, exist_ok=True)
 
-    async def materialise(self, tenant: str, reference: JsonObject) -> LocalMedia:
-        """See the port. The file is read-only and stays for ``hold_s``."""
+    async def materialise(self, tenant: str, reference: JsonObject, directory: Path) -> LocalMedia:
+        """See the port. The file is read-only."""
         if "url" in reference:
-            sha256 = await self._from_url(reference["url"])
+            path = await self._from_url(reference["url"], directory)
         elif "file_id" in reference:
-            sha256 = await self._from_store(await self._store.get_file(tenant, reference["file_id"]))
+            path = await self._from_store(await self._store.get_file(tenant, reference["file_id"]), directory)
         else:
             raise InvalidInput("a media reference has a url or a file_id: send one of them")
-        media = await asyncio.to_thread(self._describe, sha256)
+        media = await asyncio.to_thread(_describe, path)
         declared = reference.get("media_type")
         if declared is not None and not is_same_type(declared, media.media_type):
             raise MediaTypeMismatch(declared, media.media_type)
         return media
 
-    async def _from_url(self, url: str) -> str:
+    async def _from_url(self, url: str, directory: Path) -> Path:
         # The URL itself is never written down: it may be a signature.
         entry = self._urls / hashlib.sha256(url.encode()).hexdigest()
         async with self._locked(entry.name):
             sha256 = self._fresh(entry)
-            if sha256 is None:
+            path = self._hand_out(sha256, directory) if sha256 else None
+            if path is None:
                 fetched = await self._fetcher.fetch(url, self._incoming)
-                sha256 = fetched.sha256
-                await asyncio.to_thread(self._keep, fetched.path, sha256)
-                await asyncio.to_thread(_write, entry, sha256)
-            return sha256
+                path = await asyncio.to_thread(self._keep, fetched.path, fetched.sha256, directory)
+                await asyncio.to_thread(_write, entry, fetched.sha256)
+            return path
 
-    async def _from_store(self, record: FileRecord) -> str:
+    async def _from_store(self, record: FileRecord, directory: Path) -> Path:
         async with self._locked(record.sha256):
-            if not self._hold(record.sha256):
-                path = await self._download(record)
-                await asyncio.to_thread(self._keep, path, record.sha256)
-        return record.sha256
+            path = self._hand_out(record.sha256, directory)
+            if path is None:
+                path = await asyncio.to_thread(self._keep, await self._download(record), record.sha256, directory)
+            return path
 
     async def _download(self, record: FileRecord) -> Path:
         descriptor, name = tempfile.mkstemp(prefix="read-", dir=self._incoming)
@@ -113,50 +112,37 @@ class InputCache:
         try:
             if time.time() - entry.stat().st_mtime > self._config.url_fresh_s:
                 return None
-            sha256 = entry.read_text()
+            return entry.read_text()
         except FileNotFoundError:
             return None
-        return sha256 if self._hold(sha256) else None
 
-    def _hold(self, sha256: str) -> bool:
-        """Start the time again in which a file is not evicted; False when it is not here."""
+    def _hand_out(self, sha256: str, directory: Path) -> Path | None:
+        """Link a cached file into a job's folder and note that it was used; None when it is not here."""
         try:
             os.utime(self._objects / sha256)
+            return _link(self._objects / sha256, directory / sha256)
         except FileNotFoundError:
-            return False
-        return True
+            return None
 
-    def _keep(self, path: Path, sha256: str) -> None:
+    def _keep(self, path: Path, sha256: str, directory: Path) -> Path:
         path.chmod(0o444)
+        link = _link(path, directory / sha256)  # first: the moment it is in the cache, another process may evict it
         path.replace(self._objects / sha256)
-        self._hold(sha256)
         self._evict()
+        return link
 
     def _evict(self) -> None:
         files = sorted((stat.st_mtime, stat.st_size, path) for path, stat in _files(self._objects))
         excess = sum(size for _, size, _ in files) - self._config.max_bytes
-        held_since = time.time() - self._config.hold_s
-        for used_at, size, path in files:
-            if excess <= 0 or used_at > held_since:
+        for _, size, path in files:
+            if excess <= 0:
                 break
             path.unlink(missing_ok=True)
             excess -= size
-        for path, stat in (*_files(self._urls), *_files(self._incoming)):  # stale entries, and downloads of killed workers
-            if stat.st_mtime < min(held_since, time.time() - self._config.url_fresh_s):
-                path.unlink(missing_ok=True)
-        if excess > 0:
-            log.warning("input cache over its cap", extra=fields(action="input_cache_over_cap", excess_bytes=excess))
-
-    def _describe(self, sha256: str) -> LocalMedia:
-        path = self._objects / sha256
-        try:
-            with path.open("rb") as file:
-                media_type = sniff(file.read(SNIFF_BYTES))
-        except FileNotFoundError:  # evicted by another process in the moment before it was held
-            raise FetchFailed("the input left the cache while it was being read: try again") from None
-        if media_type is None:
-            raise UnsupportedMedia("the content is of no known media type: send a picture, a video or audio")
-        return LocalMedia(path, media_type, sha256, path.stat().st_size)
+        for folder, age_s in ((self._urls, self._config.url_fresh_s), (self._incoming, ABANDONED_AFTER_S)):
+            for path, stat in _files(folder):
+                if time.time() - stat.st_mtime > age_s:
+                    path.unlink(missing_ok=True)
 
     @contextlib.asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[None]:
@@ -165,6 +151,27 @@ class InputCache:
             while not _try_lock(file.fileno()):  # noqa: ASYNC110 -- the lock is another process's: no event of ours tells
                 await asyncio.sleep(LOCK_POLL_S)
             yield  # closing the file unlocks it, also when the process dies
+
+
+def _describe(path: Path) -> LocalMedia:
+    with path.open("rb") as file:
+        media_type = sniff(file.read(SNIFF_BYTES))
+    if media_type is None:
+        raise UnsupportedMedia("the content is of no known media type: send a picture, a video or audio")
+    return LocalMedia(path, media_type, path.name, path.stat().st_size)
+
+
+def _link(source: Path, target: Path) -> Path:
+    """Give a file a second name; a copy where the two folders lie on different disks."""
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        pass  # one file in two roles of one job
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(source, target)
+    return target
 
 
 def _try_lock(descriptor: int) -> bool:

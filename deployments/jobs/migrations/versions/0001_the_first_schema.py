@@ -93,7 +93,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_queue", "jobs", ["pool", "status", sa.text("priority DESC"), "seq"], unique=False)
     op.create_index("ix_jobs_claim_id", "jobs", ["claim_id"], unique=False)
-    op.create_index("ix_jobs_listing", "jobs", ["tenant", "status", "seq"], unique=False)
+    op.create_index("ix_jobs_listing", "jobs", ["tenant", "seq"], unique=False)
+    op.create_index("ix_jobs_listing_by_status", "jobs", ["tenant", "status", "seq"], unique=False)
 
     op.create_table(
         "store_meta",

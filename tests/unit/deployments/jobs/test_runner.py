@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ FAST = RunnerConfig(heartbeat_s=0.05, progress_s=0.01, store_retry_s=0.01)
 
 
 class Inputs:
-    async def materialise(self, tenant, reference):
+    async def materialise(self, tenant, reference, directory):
         return LocalMedia(Path("unused"), "image/png", "0" * 64, 1)
 
 
@@ -74,11 +75,12 @@ def uploads():
 @pytest.fixture
 def build(store, uploads, tmp_path):
     executor = ThreadPoolExecutor(2)
+    (tmp_path / "work").mkdir()
 
     def make(engine, store=store):
         return JobRunner(
             store=store, inputs=Inputs(), uploader=uploads, upload_file=uploads.upload, engine=engine, executor=executor,
-            work_root=tmp_path / "work", config=FAST, metrics=NoMetrics(),
+            work_folder=SimpleNamespace(path=tmp_path / "work"), config=FAST, metrics=NoMetrics(),
         )  # fmt: skip
 
     yield make

@@ -6,7 +6,9 @@ import asyncio
 import uuid
 
 import pytest
+import sqlalchemy as sa
 
+from deployments.jobs.database import Database
 from deployments.jobs.errors import (
     FileNotFound,
     IdempotencyConflict,
@@ -211,8 +213,9 @@ async def test_heartbeats_keep_a_lease(store, new_job, claim, clock):
 
 async def test_a_poison_job_fails_after_max_attempts(store, new_job, claim, clock):
     job, _ = await store.create(new_job(max_attempts=3))
-    for _ in range(3):
+    for attempt in (1, 2, 3):
         assert await store.claim(claim()) is not None
+        await store.heartbeat(job.id, attempt, None)
         clock.advance(16)
         await store.sweep()
     ended = await store.get(TENANT, job.id)
@@ -300,6 +303,16 @@ async def test_a_job_that_stands_still_fails_though_its_heart_beats(store, new_j
         await store.sweep()
     ended = await store.get(TENANT, job.id)
     assert (ended.status, ended.error.code) == (JobStatus.FAILED, "job_stalled")
+
+
+async def test_a_long_download_does_not_count_as_standing_still(store, new_job, claim, clock):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    for _ in range(8):
+        clock.advance(10)
+        await store.heartbeat(job.id, 1, Progress(Stage.FETCHING, 0.0))
+        await store.sweep()
+    assert (await store.get(TENANT, job.id)).status is JobStatus.RUNNING
 
 
 async def test_delete_forgets_an_ended_job_and_returns_its_files(store, new_job, claim):
@@ -400,6 +413,116 @@ async def test_a_second_store_on_the_same_file_does_not_open(tmp_path, clock, mo
     await first.close()
 
 
+async def test_a_claim_that_its_worker_did_not_live_to_hear_costs_no_try(store, new_job, claim, clock):
+    job, _ = await store.create(new_job(max_attempts=1))
+    await store.claim(claim())
+    clock.advance(16)
+    await store.sweep()
+    again = await store.claim(claim(owner="replica-2"))
+    assert (again.id, again.attempt, again.attempts[0].outcome) == (job.id, 2, "not_started")
+
+
+async def test_a_store_that_was_paused_does_not_blame_the_workers(database_url, clock, new_job, claim):
+    store = SqlJobStore(StoreConfig(database_url=database_url, lease_s=15, janitor_period_s=1), clock)
+    await store.start()
+    await store.create(new_job())
+    job = await store.claim(claim())
+    clock.advance(60)  # the process did not run meanwhile
+    await store.sweep()
+    assert await store.heartbeat(job.id, 1, None) is Verdict.OK
+    for _ in range(20):
+        clock.advance(1)
+        await store.sweep()
+    assert await store.heartbeat(job.id, 1, None) is Verdict.LOST
+    await store.close()
+
+
+async def test_a_caller_that_goes_away_leaves_no_cancel_half_done(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    call = asyncio.create_task(store.cancel(TENANT, job.id))
+    await asyncio.sleep(0)  # its operation is queued
+    call.cancel()
+    await asyncio.wait({call})
+    while not (await store.get(TENANT, job.id)).cancel_requested:
+        await asyncio.sleep(0)
+    assert await store.heartbeat(job.id, 1, None) is Verdict.CANCELLED
+
+
+async def test_a_submit_whose_caller_goes_away_still_wakes_a_worker(store, new_job, claim):
+    waiting = asyncio.create_task(store.claim(claim(wait_s=600)))
+    await asyncio.sleep(0)
+    call = asyncio.create_task(store.create(new_job()))
+    await asyncio.sleep(0)
+    call.cancel()
+    assert await asyncio.wait_for(waiting, 10) is not None
+
+
+@pytest.fixture
+def broken_after_commit(monkeypatch):
+    """Let the next transaction reach the disk and then fail, as a connection that breaks during COMMIT does."""
+
+    def break_next():
+        commit = Database._commit
+
+        def broken(self, operations):
+            monkeypatch.setattr(Database, "_commit", commit)
+            commit(self, operations)
+            raise sa.exc.OperationalError("COMMIT", None, ConnectionError("gone"))
+
+        monkeypatch.setattr(Database, "_commit", broken)
+
+    return break_next
+
+
+async def test_an_ending_of_unknown_outcome_is_told_again_and_readers_look(store, new_job, claim, broken_after_commit):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    last = (await store.events(None, 0)).last_id
+    broken_after_commit()
+    with pytest.raises(StoreUnavailable):
+        await store.finish(job.id, 1, [], {})
+    assert (await store.events(last, 0)).gap
+    assert await store.finish(job.id, 1, [], {}) is Verdict.OK
+    assert (await store.depth("faceswap")).running == 0
+
+
+async def test_leases_follow_the_rows_after_a_commit_of_unknown_outcome(store, new_job, claim, clock, broken_after_commit):
+    await store.create(new_job())
+    broken_after_commit()
+    with pytest.raises(StoreUnavailable):
+        await store.claim(claim())
+    await store.sweep()
+    assert (await store.depth("faceswap")).running == 1
+    clock.advance(16)
+    await store.sweep()
+    assert (await store.depth("faceswap")).queued == 1
+
+
+async def test_no_progress_is_told_after_the_end(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    start = (await store.events(None, 0)).last_id
+    ending = asyncio.create_task(store.finish(job.id, 1, [], {}))
+    await asyncio.sleep(0)  # the commit is under way
+    await store.heartbeat(job.id, 1, Progress(Stage.COMPUTING, 0.9))
+    await ending
+    assert [event.type for event in (await store.events(start, 0)).events] == [EventType.STATE]
+
+
+async def test_a_claim_sleeps_while_others_jobs_are_overdue(store, new_job, claim, monkeypatch):
+    await store.create(new_job(requires="inswapper", not_before=1.0))
+    takes = []
+    take = store._take
+    monkeypatch.setattr(store, "_take", lambda tx, offer: takes.append(1) or take(tx, offer))
+    waiting = asyncio.create_task(store.claim(claim(wait_s=600)))
+    for _ in range(5):
+        await store.depth("faceswap")  # time enough for a claim that does not sleep
+    await store.withdraw("replica-1")
+    assert await asyncio.wait_for(waiting, 10) is None
+    assert len(takes) == 1
+
+
 async def test_one_bad_operation_does_not_hurt_its_neighbours(store, new_job):
     clash = new_job()
     await store.create(clash)
@@ -429,13 +552,13 @@ async def test_scaling_keeps_decisions_that_differ(store):
     assert await store.scaling() == (decision(3.0, 2), decision(1.0, 1))
 
 
-def test_a_password_in_the_database_url_is_refused():
+@pytest.mark.parametrize("place", ["me:secret@db/atelier", "me@db/atelier?password=secret"])
+def test_a_password_in_the_database_url_is_refused(place):
     with pytest.raises(ValueError, match="PGPASSWORD"):
-        StoreConfig(database_url="postgresql+psycopg://me:secret@db/atelier")
+        StoreConfig(database_url=f"postgresql+psycopg://{place}")
 
 
 async def test_the_migrations_make_what_the_tables_say(store, database_url):
-    import sqlalchemy as sa
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

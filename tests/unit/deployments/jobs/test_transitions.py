@@ -27,7 +27,7 @@ MOVES = {
     "cancel": (lambda j: transitions.cancel(j, now=1.0), {JobStatus.QUEUED, JobStatus.RUNNING}),
     "release": (lambda j: transitions.release(j, now=1.0), {JobStatus.RUNNING}),
     "fail": (lambda j: transitions.fail(j, FLAKY, timings={}, now=1.0, backoff_s=1.0), {JobStatus.RUNNING}),
-    "lose": (lambda j: transitions.lose(j, now=1.0), {JobStatus.RUNNING}),
+    "lose": (lambda j: transitions.lose(j, now=1.0, heard=True), {JobStatus.RUNNING}),
 }
 
 
@@ -47,7 +47,9 @@ def fail_until_final(current: Job, errors: list[JobError | None]) -> Job:
     for error in errors:
         current = transitions.claim(current, owner="r", now=0.0, lease_until=1.0)
         current = (
-            transitions.lose(current, now=1.0) if error is None else transitions.fail(current, error, timings={}, now=1.0, backoff_s=2.0)
+            transitions.lose(current, now=1.0, heard=True)
+            if error is None
+            else transitions.fail(current, error, timings={}, now=1.0, backoff_s=2.0)
         )
     return current
 
@@ -68,7 +70,8 @@ def test_back_off_doubles_for_errors_and_is_nothing_for_lost_workers():
 def test_a_cancel_wins_over_every_way_back_to_the_queue():
     running = transitions.request_cancel(job(JobStatus.RUNNING, attempt=1))
     for ended in (
-        transitions.lose(running, now=1.0),
+        transitions.lose(running, now=1.0, heard=True),
+        transitions.lose(running, now=1.0, heard=False),
         transitions.release(running, now=1.0),
         transitions.fail(running, FLAKY, timings={}, now=1.0, backoff_s=1.0),
     ):
@@ -78,3 +81,13 @@ def test_a_cancel_wins_over_every_way_back_to_the_queue():
 def test_claim_raises_the_fencing_token():
     claimed = transitions.claim(job(attempt=4), owner="r", now=7.0, lease_until=22.0)
     assert (claimed.attempt, claimed.owner, claimed.started_at, claimed.lease_until) == (5, "r", 7.0, 22.0)
+
+
+def test_a_claim_of_a_dead_worker_is_nobodys_failure_but_not_for_ever():
+    current = job(max_attempts=1)
+    for _ in range(transitions.MAX_NOT_STARTED):
+        claimed = transitions.claim(current, owner="r", now=0.0, lease_until=1.0)
+        current = transitions.lose(claimed, now=1.0, heard=False)
+        assert current.status is JobStatus.QUEUED
+    claimed = transitions.claim(current, owner="r", now=0.0, lease_until=1.0)
+    assert transitions.lose(claimed, now=1.0, heard=False).error.code == "worker_lost"

@@ -63,8 +63,8 @@ class FakeReader:
 
 
 class World:
-    def __init__(self, root):
-        self.root = root
+    def __init__(self, root, job):
+        self.root, self.job = root, job
         self.fetcher, self.store, self.reader = FakeFetcher(), FakeStore(), FakeReader()
 
     def cache(self, **config):
@@ -85,34 +85,35 @@ class World:
 
 @pytest.fixture
 def world(tmp_path):
-    return World(tmp_path / "inputs")
+    (tmp_path / "job").mkdir()
+    return World(tmp_path / "inputs", tmp_path / "job")
 
 
 async def test_materialise_brings_a_stored_file_once(world):
     world.add_file()
     cache = world.cache()
 
-    media = await cache.materialise("default", {"file_id": FILE_ID})
+    media = await cache.materialise("default", {"file_id": FILE_ID}, world.job)
 
     assert media.path.read_bytes() == PNG
     assert (media.media_type, media.sha256, media.size_bytes) == ("image/png", hashlib.sha256(PNG).hexdigest(), len(PNG))
     assert not media.path.stat().st_mode & 0o222
-    assert await world.cache().materialise("default", {"file_id": FILE_ID}) == media
+    assert await world.cache().materialise("default", {"file_id": FILE_ID}, world.job) == media
     assert world.reader.reads == 1
 
 
 async def test_materialise_asks_the_store_each_time(world):
     world.add_file()
     cache = world.cache()
-    await cache.materialise("default", {"file_id": FILE_ID})
+    await cache.materialise("default", {"file_id": FILE_ID}, world.job)
     with pytest.raises(FileNotFound):  # cached bytes are no permission
-        await cache.materialise("stranger", {"file_id": FILE_ID})
+        await cache.materialise("stranger", {"file_id": FILE_ID}, world.job)
 
 
 async def test_materialise_refuses_damaged_bytes(world):
     world.add_file(sha256="0" * 64)
     with pytest.raises(FetchFailed, match="damaged"):
-        await world.cache().materialise("default", {"file_id": FILE_ID})
+        await world.cache().materialise("default", {"file_id": FILE_ID}, world.job)
     assert world.kept() == set()
     assert list((world.root / "incoming").iterdir()) == []
 
@@ -121,7 +122,7 @@ async def test_materialise_fetches_a_url_once_for_all_who_wait(world):
     reference = world.add_url("https://example.com/a?sig=hush", PNG)
     caches = [world.cache() for _ in range(4)]  # as in four processes: nothing is shared but the folder
 
-    media = await asyncio.gather(*(cache.materialise("default", reference) for cache in caches))
+    media = await asyncio.gather(*(cache.materialise("default", reference, world.job) for cache in caches))
 
     assert len(world.fetcher.fetched) == 1
     assert len({item.path for item in media}) == 1
@@ -131,14 +132,14 @@ async def test_materialise_fetches_a_url_once_for_all_who_wait(world):
 async def test_materialise_fetches_a_url_again_when_it_is_no_longer_fresh(world):
     reference = world.add_url("https://example.com/a", PNG)
     cache = world.cache(url_fresh_s=60)
-    await cache.materialise("default", reference)
+    await cache.materialise("default", reference, world.job)
     world.fetcher.bodies[reference["url"]] = png(2)
-    assert (await cache.materialise("default", reference)).sha256 == hashlib.sha256(PNG).hexdigest()
+    assert (await cache.materialise("default", reference, world.job)).sha256 == hashlib.sha256(PNG).hexdigest()
 
     (entry,) = (world.root / "urls").iterdir()
     os.utime(entry, (0, 0))
 
-    assert (await cache.materialise("default", reference)).sha256 == hashlib.sha256(png(2)).hexdigest()
+    assert (await cache.materialise("default", reference, world.job)).sha256 == hashlib.sha256(png(2)).hexdigest()
 
 
 async def test_a_failed_fetch_leaves_nothing_locked(world):
@@ -149,58 +150,67 @@ async def test_a_failed_fetch_leaves_nothing_locked(world):
     reference = world.add_url("https://example.com/a", PNG)
     working, world.fetcher = world.fetcher, Broken()
     with pytest.raises(FetchFailed):
-        await world.cache().materialise("default", reference)
+        await world.cache().materialise("default", reference, world.job)
     world.fetcher = working
-    assert (await world.cache().materialise("default", reference)).size_bytes == len(PNG)
+    assert (await world.cache().materialise("default", reference, world.job)).size_bytes == len(PNG)
 
 
 @pytest.mark.parametrize("declared", [None, "image/png", "IMAGE/PNG", "image/png; x=y", "application/octet-stream"])
 async def test_materialise_takes_a_declared_type_that_agrees(world, declared):
     world.add_file()
-    assert (await world.cache().materialise("default", {"file_id": FILE_ID, "media_type": declared})).media_type == "image/png"
+    assert (await world.cache().materialise("default", {"file_id": FILE_ID, "media_type": declared}, world.job)).media_type == "image/png"
 
 
 async def test_materialise_refuses_a_declared_type_that_disagrees(world):
     world.add_file()
     with pytest.raises(MediaTypeMismatch) as caught:
-        await world.cache().materialise("default", {"file_id": FILE_ID, "media_type": "video/mp4"})
+        await world.cache().materialise("default", {"file_id": FILE_ID, "media_type": "video/mp4"}, world.job)
     assert (caught.value.declared, caught.value.found) == ("video/mp4", "image/png")
 
 
 async def test_materialise_refuses_what_is_no_media(world):
     world.add_file(b"hello, this is text")
     with pytest.raises(UnsupportedMedia):
-        await world.cache().materialise("default", {"file_id": FILE_ID})
+        await world.cache().materialise("default", {"file_id": FILE_ID}, world.job)
     with pytest.raises(InvalidInput):
-        await world.cache().materialise("default", {"base64": "aGVsbG8="})
+        await world.cache().materialise("default", {"base64": "aGVsbG8="}, world.job)
 
 
 async def test_the_file_unused_for_longest_leaves_first(world):
-    cache = world.cache(max_bytes=2 * len(PNG) + 1, hold_s=0)
+    cache = world.cache(max_bytes=2 * len(PNG) + 1)
     references = [world.add_url(f"https://example.com/{n}", png(n)) for n in (1, 2, 3)]
     for age, reference in zip((300, 200), references, strict=False):
-        media = await cache.materialise("default", reference)
+        media = await cache.materialise("default", reference, world.job)
         used = media.path.stat().st_mtime - age
         os.utime(media.path, (used, used))
-    await cache.materialise("default", references[0])  # used again: the second is now the oldest
+    await cache.materialise("default", references[0], world.job)  # used again: the second is now the oldest
 
-    await cache.materialise("default", references[2])
+    await cache.materialise("default", references[2], world.job)
 
     assert world.kept() == {png(1), png(3)}
 
 
-async def test_a_file_in_use_is_not_evicted(world, caplog):
-    cache = world.cache(max_bytes=1, hold_s=3600)
-    first = await cache.materialise("default", world.add_url("https://example.com/1", png(1)))
-    await cache.materialise("default", world.add_url("https://example.com/2", png(2)))
+async def test_an_evicted_file_stays_with_the_job_that_got_it(world):
+    cache = world.cache(max_bytes=1)
+    first = await cache.materialise("default", world.add_url("https://example.com/1", png(1)), world.job)
+    await cache.materialise("default", world.add_url("https://example.com/2", png(2)), world.job)
+    assert world.kept() == set()
     assert first.path.read_bytes() == png(1)
-    assert "input cache over its cap" in caplog.messages
+
+
+async def test_one_file_in_two_roles_is_linked_once(world):
+    reference = world.add_url("https://example.com/1", PNG)
+    cache = world.cache()
+    first = await cache.materialise("default", reference, world.job)
+    again = await cache.materialise("default", reference, world.job)
+    assert first == again
+    assert len(list(world.job.iterdir())) == 1
 
 
 async def test_downloads_of_killed_workers_are_swept(world):
-    cache = world.cache(hold_s=60)
+    cache = world.cache()
     orphan = world.root / "incoming" / "fetch-dead"
     orphan.write_bytes(b"half")
     os.utime(orphan, (0, 0))
-    await cache.materialise("default", world.add_url("https://example.com/1", PNG))
+    await cache.materialise("default", world.add_url("https://example.com/1", PNG), world.job)
     assert not orphan.exists()
