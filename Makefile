@@ -5,8 +5,6 @@
 
 PYTHON ?= python3
 EXTRA ?= cpu
-HOST ?= 127.0.0.1
-PORT ?= 8000
 ARGS ?=
 
 UV := .tools/bin/uv
@@ -17,7 +15,13 @@ NEEDS_RAY := serve or chaos
 COMPILE := $(UV) --no-config pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --only-binary :all: \
 	--no-emit-package opencv-python --no-annotate --no-header --quiet $(UPGRADE)
 
-export HOST PORT
+# Their defaults (127.0.0.1 and 8000) are settings: exported from here they would win over .env.
+ifdef HOST
+export HOST
+endif
+ifdef PORT
+export PORT
+endif
 unexport VIRTUAL_ENV PYTHONPATH
 
 ifeq ($(filter $(EXTRA),cpu gpu),)

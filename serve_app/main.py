@@ -92,7 +92,7 @@ def run_local(settings: Settings, announce: Callable[[str], None]) -> None:
         dashboard = _start_ray(settings)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has just put a handler of its own there
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=config.logging_config)
-        serve.run(_build(args, settings), name=APP_NAME, route_prefix="/")
+        serve.run(_build(args, settings), name=APP_NAME, route_prefix="/", logging_config=config.logging_config)
         announce(dashboard)
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -103,7 +103,10 @@ def run_local(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 def _start_ray(settings: Settings) -> str:
-    """Start a cluster of this machine alone, reachable from this machine alone, and return its dashboard's address."""
+    """Start a cluster of this machine alone and return its dashboard's address.
+
+    Ray's own ports listen on every interface whatever address it is given; its token, which ``ray.init`` makes by default, guards them.
+    """
     debug = settings.log_level == "DEBUG"
     logging.getLogger("ray.serve").setLevel(logging.INFO if debug else logging.WARNING)  # of this process; replicas log to files
     context = ray.init(
@@ -134,7 +137,6 @@ def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: 
     drain_s = max(1.0, options.graceful_shutdown_timeout_s - DRAIN_MARGIN_S)
     setup = WorkerSetup(
         pool=name,
-        store=settings.store,
         storage=settings.storage,
         fetch=settings.fetch,
         inputs=settings.inputs,

@@ -25,6 +25,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -45,6 +46,7 @@ from deployments.worker import WorkerConfig
 from serve_app.api.config import ApiConfig
 
 HOME = Path(__file__).resolve().parent.parent
+LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
 NOT_IN_YAML = frozenset({"home", "app_env"})  # they decide which yaml is read
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
     ("store", "database_url"): "ATELIER_DATABASE_URL",
@@ -99,6 +101,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", validation_alias="host", description="address to listen on; anything else than loopback is your choice")
     port: int = Field(8000, ge=1, le=65535, validation_alias="port", description="port to listen on")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="log_level", description="least level logged")
+    task_api_url: str = Field(
+        "", validation_alias="task_api_url", description="service that the command line talks to; default: the one on HOST and PORT"
+    )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="hosts and CIDRs that may be fetched from although they are private; comma-separated"
     )
@@ -138,6 +143,15 @@ class Settings(BaseSettings):
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("task_api_url")
+    @classmethod
+    def _server_of_host_and_port(cls, value: str, info: ValidationInfo) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("a server's address looks like http://127.0.0.1:8000")
+        if value or not {"host", "port"} <= info.data.keys():
+            return value
+        return url_of(info.data["host"], info.data["port"])
 
     @field_validator("fetch_allow", mode="before")
     @classmethod
@@ -253,6 +267,21 @@ class AppArgs(BaseModel):
         if unknown:
             raise ValueError(f"no such pool: {', '.join(unknown)}; there is {', '.join(sorted(set(POOL_BY_KIND.values())))}")
         return value
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the address at which this machine reaches a service that listens on ``host``."""
+    host = LOOPBACK_OF_ANY.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def unknown_names(home: Path) -> list[str]:
+    """Return the names in the environment and in ``.env`` that begin as ours and are no setting: nobody reads them."""
+    known = {name for name, field in Settings.model_fields.items() if field.validation_alias is None}
+    dotenv = DotEnvSettingsSource(Settings, env_file=home / ".env", env_file_encoding="utf-8")
+    given = {name.lower() for source in (EnvSettingsSource(Settings), dotenv) for name in source.env_vars}
+    ours = (name for name in given if name.startswith("atelier_"))
+    return sorted(name.upper() for name in ours if name.removeprefix("atelier_").partition("__")[0] not in known)
 
 
 def environment_example() -> str:

@@ -1,0 +1,156 @@
+"""What can be wrong with an installation, looked at without starting anything; each finding says what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from serve_app.client import Client
+
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+FSYNC_LIMIT_MS = 50.0  # a job is accepted after one fsync; a network disk may need longer and slows every submit
+FSYNC_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check."""
+
+    name: str
+    ok: bool
+    text: str  # what was found; for a failure, what to do about it
+
+
+def examine() -> Iterator[Finding]:
+    """Yield the findings, cheapest first. What needs the settings is left out when they are not valid."""
+    yield check_python(sys.version_info[:2])
+    yield check_runtime()
+    from serve_app.settings import Settings, unknown_names, url_of  # it imports the engines, which the checks above are about
+
+    try:
+        settings = Settings()
+    except ValueError as error:
+        yield Finding("settings", ok=False, text=to_sentence(error))
+        return
+    yield check_names(unknown_names(settings.home))
+    yield check_models(settings.home / "configs" / "models.yaml")
+    yield check_disk(settings.data_dir)
+    yield check_port(settings.host, settings.port, url_of(settings.host, settings.port))
+
+
+def check_python(found: tuple[int, int]) -> Finding:
+    """Look at the interpreter's version."""
+    shown = ".".join(map(str, found))
+    if found in PYTHONS:
+        return Finding("python", ok=True, text=shown)
+    return Finding("python", ok=False, text=f"{shown} is not supported: make the environment anew with Python 3.11, 3.12 or 3.13")
+
+
+def check_runtime() -> Finding:
+    """Look for exactly one build of ONNX Runtime."""
+    found = {name: number for name in ("onnxruntime", "onnxruntime-gpu") if (number := _version(name))}
+    if len(found) == 1:
+        return Finding("onnx runtime", ok=True, text=" ".join(*found.items()))
+    if not found:
+        return Finding("onnx runtime", ok=False, text="not installed: install one of the extras cpu or gpu")
+    advice = "remove both with `pip uninstall onnxruntime onnxruntime-gpu`, then install one of the extras cpu or gpu"
+    return Finding("onnx runtime", ok=False, text=f"both builds are installed and overwrite each other: {advice}")
+
+
+def check_names(unknown: list[str]) -> Finding:
+    """Judge the environment's ``ATELIER_`` names; the values have been validated by reading them."""
+    if not unknown:
+        return Finding("settings", ok=True, text="valid")
+    return Finding("settings", ok=False, text=f"no such setting: {', '.join(unknown)}; .env.example lists all names")
+
+
+def check_models(manifest: Path) -> Finding:
+    """Compare each model file with the manifest's SHA-256."""
+    from deployments.engines.models import load_manifest, verified_file
+    from deployments.jobs.errors import EngineFailed
+
+    try:
+        models = load_manifest(manifest)
+        for model in models:
+            verified_file(models, model.name)
+    except EngineFailed as error:
+        return Finding("models", ok=False, text=str(error))
+    return Finding("models", ok=True, text=f"{len(models)} files as {manifest.name} promises")
+
+
+def check_disk(folder: Path) -> Finding:
+    """Write to the data folder and time how long a write takes to be safe."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        latency_ms = fsync_ms(folder)
+    except OSError as error:
+        return Finding("data folder", ok=False, text=f"{folder} cannot be written to ({error.strerror}): set ATELIER_DATA_DIR")
+    shown = f"{folder}, fsync {latency_ms:.1f} ms"
+    if latency_ms > FSYNC_LIMIT_MS:
+        return Finding("data folder", ok=False, text=f"{shown} is slow, and each job waits for one: set ATELIER_DATA_DIR to a local disk")
+    return Finding("data folder", ok=True, text=shown)
+
+
+def fsync_ms(folder: Path) -> float:
+    """Return the median time in milliseconds that a 4 KiB write takes to reach the disk.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    times_ms = []
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
+        for _ in range(FSYNC_SAMPLES):
+            began = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+            times_ms.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(times_ms)
+
+
+def check_port(host: str, port: int, url: str) -> Finding:
+    """Look whether the service may listen there, or whether it is there already."""
+    trouble = find_port_trouble(host, port)
+    if trouble is None:
+        return Finding("port", ok=True, text=f"{host}:{port} is free")
+    with Client(url) as client:
+        if client.is_atelier():
+            return Finding("port", ok=True, text=f"an Atelier service answers on {host}:{port}")
+    return Finding("port", ok=False, text=trouble)
+
+
+def find_port_trouble(host: str, port: int) -> str | None:
+    """Say why nobody can listen on an address now; None when somebody can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return f"{host}:{port} cannot be had ({error.strerror}): stop what listens there, or choose another with PORT"
+    return None
+
+
+def to_sentence(error: ValueError) -> str:
+    """Say what is wrong with the settings in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = (f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors(include_input=False))
+    return "; ".join(found) + "; see .env.example"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
