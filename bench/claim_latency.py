@@ -69,7 +69,7 @@ async def measure(database_url: str, rounds: int) -> None:
     import ray
 
     from deployments.handles import StoreHandle
-    from deployments.jobs.store import StoreConfig
+    from deployments.jobs.config import StoreConfig
 
     config = StoreConfig(database_url=database_url)
     store = StoreHandle(config)

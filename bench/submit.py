@@ -129,7 +129,8 @@ def poster(client: aiohttp.ClientSession, url: str) -> Call:
 
 async def measure_store(folder: Path, seconds: float) -> None:
     """Measure the job store in this process: no HTTP, no Ray."""
-    from deployments.jobs.store import SqlJobStore, StoreConfig
+    from deployments.jobs.config import StoreConfig
+    from deployments.jobs.store import SqlJobStore
 
     store = SqlJobStore(StoreConfig(database_url=f"sqlite:///{folder}/alone.db", max_queued=1_000_000))
     await store.start()

@@ -17,6 +17,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.job_store import ACTOR_NAME, MAX_CONCURRENCY, NAMESPACE, JobStoreActor, fingerprint_of
+from deployments.jobs.config import StoreConfig
 from deployments.jobs.errors import ServiceError, StoreUnavailable, UploadFailed
 from deployments.jobs.events import EventBatch, EventId, JobEvent
 from deployments.jobs.logs import fields, get_logger
@@ -37,7 +38,6 @@ from deployments.jobs.model import (
     Verdict,
 )
 from deployments.jobs.ports import StoredObject, UploadToken
-from deployments.jobs.store import StoreConfig
 
 log = get_logger(__name__)
 

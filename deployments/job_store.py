@@ -10,9 +10,10 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+from deployments.jobs.config import StoreConfig
 from deployments.jobs.errors import StoreUnavailable
 from deployments.jobs.logs import fields, get_logger, log_to_stderr
-from deployments.jobs.store import SqlJobStore, StoreConfig
+from deployments.jobs.store import SqlJobStore
 from deployments.metrics import ServeMetrics
 
 log = get_logger(__name__)

@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import StoreHandle, UploaderHandle
+from deployments.jobs.config import RunnerConfig, WorkerConfig
 from deployments.jobs.errors import Unavailable
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import Claim, Job
 from deployments.jobs.ports import Engine, JobStore
-from deployments.jobs.runner import JobRunner, RunnerConfig
+from deployments.jobs.runner import JobRunner
 from deployments.metrics import ServeMetrics
 from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
@@ -35,21 +36,6 @@ from deployments.storage.upload import upload_file
 from deployments.storage.work_folder import WorkFolder
 
 log = get_logger(__name__)
-
-
-class WorkerConfig(BaseModel):
-    """How a replica takes work."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    slots: int = Field(1, ge=1, description="jobs that one replica computes at once")
-    uploads: int = Field(4, ge=0, description="finished jobs that may still upload while the slots compute the next ones; bounds the disk")
-    claim_wait_s: float = Field(10.0, gt=0, description="long poll of an idle slot: one call to the store per slot and period")
-    store_retry_s: float = Field(1.0, gt=0, description="pause of an idle slot while the store is away")
-    stuck_s: float = Field(60.0, gt=0, description="a job told to stop whose engine has not come back by then makes the replica unhealthy")
-    drain_s: float = Field(
-        570.0, gt=0, description="running jobs get so long to end when the replica is stopped; then they go back to the queue"
-    )
 
 
 class WorkerSetup(BaseModel):

@@ -34,15 +34,13 @@ from pydantic_settings import (
 
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.media.limits import MediaLimits
+from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
 from deployments.jobs.intake import IntakeLimits
-from deployments.jobs.runner import RunnerConfig
 from deployments.jobs.service import ServiceConfig
 from deployments.jobs.spec import POOL_BY_KIND
-from deployments.jobs.store import StoreConfig
 from deployments.storage.factory import StorageConfig
 from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCacheConfig
-from deployments.worker import WorkerConfig
 from serve_app.api.config import ApiConfig
 
 HOME = Path(__file__).resolve().parent.parent

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from deployments.jobs.config import RunnerConfig
 from deployments.jobs.errors import EngineFailed, ServiceError, Unavailable
 from deployments.jobs.logs import bound, fields, get_logger
 from deployments.jobs.model import Artifact, Job, JobError, Progress, Stage, Verdict
@@ -42,16 +41,6 @@ log = get_logger(__name__)
 COMPUTE_FROM, COMPUTE_TO = 0.05, 0.95
 
 UploadFile = Callable[[Uploader, Path, str, str], Awaitable[StoredObject]]
-
-
-class RunnerConfig(BaseModel):
-    """How an attempt keeps in touch with the store."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    heartbeat_s: float = Field(5.0, gt=0, description="longest silence of a worker; a third of the store's lease")
-    progress_s: float = Field(0.25, gt=0, description="shortest time between two reports of progress: they cost the store most")
-    store_retry_s: float = Field(1.0, gt=0, description="pause before an unanswered ending is sent again")
 
 
 @dataclass(slots=True)

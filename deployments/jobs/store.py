@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
 from deployments.jobs import queries, transitions
+from deployments.jobs.board import Board
+from deployments.jobs.config import StoreConfig
 from deployments.jobs.database import Database, Transaction
 from deployments.jobs.errors import (
     JobNotFound,
@@ -27,9 +27,8 @@ from deployments.jobs.errors import (
     StoreSuperseded,
     WorkerLost,
 )
-from deployments.jobs.event_log import EventLog
-from deployments.jobs.events import EventBatch, EventId, EventType, JobEvent
-from deployments.jobs.leases import Lease, Leases
+from deployments.jobs.events import EventBatch, EventId, JobEvent
+from deployments.jobs.leases import Lease
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import (
     Artifact,
@@ -57,34 +56,6 @@ DECISIONS_KEPT = 100  # per pool: enough to see the last burst come and go
 WITHDRAWN_KEPT = 1000  # draining replicas, whose names never come again; they are gone long before so many others have come
 
 
-class StoreConfig(BaseModel):
-    """How the job store keeps and hands out jobs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    database_url: str = Field(
-        description="SQLAlchemy URL: sqlite:///<absolute path> or postgresql+psycopg://user@host/name; libpq reads the password itself "
-        "(PGPASSWORD or ~/.pgpass), because what is bound to a deployment is stored in the cluster's metadata"
-    )
-    node_label: dict[str, str] | None = Field(
-        None, description='labels of the Ray node that has the disk of the database, as JSON: {"disk": "jobs"}; default: the head node'
-    )
-    lease_s: float = Field(15.0, gt=0, description="a worker silent for so long is taken for dead; three missed heartbeats of 5 s")
-    stall_s: float = Field(300.0, gt=0, description="a job that makes no progress for so long fails, though its worker lives")
-    retry_backoff_s: float = Field(2.0, ge=0, description="wait before the first retry of a failed attempt; doubles, up to a minute")
-    max_queued: int = Field(10_000, gt=0, description="waiting jobs that a pool admits; one more is answered 429")
-    janitor_period_s: float = Field(0.5, gt=0, description="how often leases and time-outs are looked at")
-    events_kept: int = Field(20_000, gt=0, description="newest events in memory; a reader further behind reads the snapshots again")
-
-    @field_validator("database_url")
-    @classmethod
-    def _without_password(cls, value: str) -> str:
-        credentials = value.split("@", maxsplit=1)[0].partition("://")[2] if "@" in value else ""
-        if ":" in credentials or "password=" in value:
-            raise ValueError("leave the password out of the database URL and set PGPASSWORD, or write it to ~/.pgpass")
-        return value
-
-
 class SqlJobStore:
     """Implements :class:`deployments.jobs.ports.JobStore` over SQLite or PostgreSQL."""
 
@@ -92,15 +63,10 @@ class SqlJobStore:
         self._config = config
         self._clock = clock or SystemClock()
         self._metrics = metrics or NoMetrics()
-        self._db = Database(config.database_url, self._clock, self._on_commit, self._on_doubt)
-        self._leases = Leases(config.lease_s)
-        self._events = EventLog(0, EventId(0, 0), config.events_kept)
-        self._held_back: dict[str, tuple[Job, Progress]] = {}  # progress that came while a commit held the event numbers
-        self._arrivals: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._board = Board(config, self._clock, self._metrics)
+        self._db = Database(config.database_url, self._clock, self._board.committed, self._board.doubt)
         self._decisions: dict[str, deque[ScalingDecision]] = defaultdict(lambda: deque(maxlen=DECISIONS_KEPT))
         self._withdrawn: deque[str] = deque(maxlen=WITHDRAWN_KEPT)
-        self._pools: set[str] = set()
-        self._in_doubt = False
         self._swept_at = self._clock.monotonic()
         self._janitor: asyncio.Task[None] | None = None
 
@@ -111,8 +77,7 @@ class SqlJobStore:
             StoreUnavailable: the database cannot be opened or another store holds it.
         """
         await self._db.open()
-        self._events = EventLog(self._db.epoch, self._db.last_event_id, self._config.events_kept)
-        await self._reconcile()
+        self._board.open(self._db, await self._db.read(queries.select_running))
         self._swept_at = self._clock.monotonic()
         self._janitor = asyncio.get_running_loop().create_task(self._sweep_forever())
         log.info("job store started", extra=fields(action="store_started", epoch=self._db.epoch))
@@ -137,25 +102,25 @@ class SqlJobStore:
             self._admit(new, queries.count_queued(tx.connection, new.pool))
             job = queries.insert_job(tx.connection, new, tx.now)
             tx.emit(job)
-            tx.after_commit(partial(self._arrived, job))
+            tx.after_commit(partial(self._board.arrived, job))
             return job, True
 
         job, created = await self._db.write(operation)
-        return self._with_progress(job), created
+        return self._board.shown(job), created
 
     async def find_repeat(self, repeat: Repeat) -> Job | None:
         """See :meth:`deployments.jobs.ports.JobStore.find_repeat`."""
         job = await self._db.read(lambda c: queries.find_repeat(c, repeat))
-        return job and self._with_progress(job)
+        return job and self._board.shown(job)
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """See :meth:`deployments.jobs.ports.JobStore.get`."""
-        return self._with_progress(await self._db.read(lambda c: queries.select_job(c, tenant, job_id)))
+        return self._board.shown(await self._db.read(lambda c: queries.select_job(c, tenant, job_id)))
 
     async def list_jobs(self, query: JobQuery) -> JobPage:
         """See :meth:`deployments.jobs.ports.JobStore.list_jobs`."""
         page = await self._db.read(lambda c: queries.select_page(c, query))
-        return replace(page, jobs=tuple(self._with_progress(job) for job in page.jobs))
+        return replace(page, jobs=tuple(self._board.shown(job) for job in page.jobs))
 
     async def cancel(self, tenant: str, job_id: str) -> Job:
         """See :meth:`deployments.jobs.ports.JobStore.cancel`."""
@@ -167,11 +132,11 @@ class SqlJobStore:
             if job.status is JobStatus.RUNNING:
                 job = transitions.request_cancel(job)
                 queries.update_job(tx.connection, job)
-                tx.after_commit(partial(self._leases.request_cancel, job_id))
+                tx.after_commit(partial(self._board.leases.request_cancel, job_id))
                 return job
             return self._apply(tx, transitions.cancel(job, now=tx.now))
 
-        return self._with_progress(await self._db.write(operation))
+        return self._board.shown(await self._db.write(operation))
 
     async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
         """See :meth:`deployments.jobs.ports.JobStore.delete`."""
@@ -199,16 +164,16 @@ class SqlJobStore:
 
     async def events(self, after: EventId | None, wait_s: float) -> EventBatch:
         """See :meth:`deployments.jobs.ports.JobStore.events`."""
-        return await self._events.read(after, wait_s)
+        return await self._board.events(after, wait_s)
 
     # The worker's side.
 
     async def claim(self, claim: Claim) -> Job | None:
         """See :meth:`deployments.jobs.ports.JobStore.claim`."""
-        self._pools.add(claim.pool)
+        self._board.pools.add(claim.pool)
         deadline = self._clock.monotonic() + claim.wait_s
         while claim.owner not in self._withdrawn:
-            arrival = self._arrivals[claim.pool]
+            arrival = self._board.arrival(claim.pool)
             job, due = await self._db.write(lambda tx: self._take(tx, claim))
             if job is not None:
                 return job
@@ -223,15 +188,7 @@ class SqlJobStore:
 
     async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:
         """See :meth:`deployments.jobs.ports.JobStore.heartbeat`."""
-        now = self._clock.monotonic()
-        verdict = self._leases.renew(job_id, attempt, now)
-        if verdict is Verdict.LOST:
-            self._metrics.count("heartbeats_refused")
-        elif progress is not None and self._leases.advance(job_id, progress, now):
-            lease = self._leases.get(job_id)
-            if lease is not None:
-                self._announce_progress(lease.job, progress)
-        return verdict
+        return self._board.heartbeat(job_id, attempt, progress)
 
     async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
         """See :meth:`deployments.jobs.ports.JobStore.finish`."""
@@ -255,8 +212,7 @@ class SqlJobStore:
     async def withdraw(self, owner: str) -> None:
         """See :meth:`deployments.jobs.ports.JobStore.withdraw`."""
         self._withdrawn.append(owner)
-        for pool in list(self._arrivals):
-            self._wake(pool)
+        self._board.wake_all()
 
     async def release(self, job_id: str, attempt: int) -> Verdict:
         """See :meth:`deployments.jobs.ports.JobStore.release`."""
@@ -280,8 +236,8 @@ class SqlJobStore:
         """See :meth:`deployments.jobs.ports.JobStore.depth`."""
         now = self._clock.time()
         queued, oldest_age_s, estimated, estimate_s = await self._db.read(lambda c: queries.queue_figures(c, pool, now))
-        running = sum(1 for _ in self._leases.of_pool(pool))
-        return Depth(queued, running, self._leases.uploading(pool), oldest_age_s, estimated, estimate_s)
+        running = sum(1 for _ in self._board.leases.of_pool(pool))
+        return Depth(queued, running, self._board.leases.uploading(pool), oldest_age_s, estimated, estimate_s)
 
     async def stats(self, tenant: str) -> Stats:
         """See :meth:`deployments.jobs.ports.JobStore.stats`."""
@@ -295,7 +251,7 @@ class SqlJobStore:
         return Stats(
             by_status=by_status,
             by_kind=dict(by_kind),
-            pools={pool: await self.depth(pool) for pool in sorted(self._pools)},
+            pools={pool: await self.depth(pool) for pool in sorted(self._board.pools)},
             attempts_total=attempts,
             workers_lost_total=lost,
             wait_p50_s=percentiles["wait"][0],
@@ -352,89 +308,16 @@ class SqlJobStore:
             return Verdict.OK if repeated else Verdict.LOST
 
         verdict = await self._db.write(operation)
-        lease = self._leases.get(job_id)
+        lease = self._board.leases.get(job_id)
         if verdict is not Verdict.CANCELLED and lease is not None and lease.job.attempt == attempt:
-            self._leases.drop(job_id)  # the row is not running under it, however that came to be
+            self._board.leases.drop(job_id)  # the row is not running under it, however that came to be
         return verdict
 
     def _apply(self, tx: Transaction, job: Job, error: JobError | None = None, **columns: str) -> Job:
         queries.update_job(tx.connection, job, **columns)
         tx.emit(job, error)
-        tx.after_commit(partial(self._follow, job))
+        tx.after_commit(partial(self._board.moved, job))
         return job
-
-    def _arrived(self, job: Job) -> None:
-        self._pools.add(job.pool)
-        self._wake(job.pool)
-        self._metrics.count("jobs_created", pool=job.pool, kind=job.kind)
-
-    def _follow(self, job: Job) -> None:
-        """Bring the memory to where the disk is."""
-        if job.status is JobStatus.RUNNING:
-            self._begun(job)
-            return
-        self._leases.drop(job.id)
-        self._held_back.pop(job.id, None)  # no progress after the end
-        if job.attempts:
-            self._ended(job)
-        if job.status is JobStatus.QUEUED:
-            self._wake(job.pool)
-
-    def _begun(self, job: Job) -> None:
-        self._leases.grant(job, self._clock.monotonic())
-        self._metrics.count("attempts_started", pool=job.pool)
-        if job.attempt == 1:
-            self._metrics.observe("job_wait_s", self._clock.time() - job.created_at, pool=job.pool)
-
-    def _ended(self, job: Job) -> None:
-        outcome = job.attempts[-1].outcome
-        self._metrics.count("attempts_ended", pool=job.pool, outcome=outcome)
-        log.info(
-            "attempt ended", extra=fields(action="attempt_ended", job_id=job.id, attempt=job.attempt, outcome=outcome, status=job.status)
-        )
-
-    def _wake(self, pool: str) -> None:
-        # A fresh event after each arrival: a waiter that was about to wait still holds the one that is set.
-        self._arrivals.pop(pool, asyncio.Event()).set()
-
-    def _with_progress(self, job: Job) -> Job:
-        lease = self._leases.get(job.id)
-        if lease is None or job.status is not JobStatus.RUNNING:
-            return job
-        lease_until = self._clock.time() + self._config.lease_s - (self._clock.monotonic() - lease.renewed)
-        return replace(job, progress=lease.progress, lease_until=lease_until)
-
-    def _announce_progress(self, job: Job, progress: Progress) -> None:
-        if self._db.committing:
-            self._held_back[job.id] = (job, progress)
-        else:
-            self._events.extend([self._progress_event(job, progress)])
-
-    def _on_commit(self, events: list[JobEvent]) -> None:
-        held, self._held_back = self._held_back, {}
-        self._events.extend([*events, *(self._progress_event(job, progress) for job, progress in held.values())])
-
-    def _on_doubt(self) -> None:
-        """A transaction broke, and may or may not be on disk: readers look at the rows again, and so does the next sweep."""
-        self._in_doubt = True
-        self._events.forget(self._db.next_event_id())
-
-    async def _reconcile(self) -> None:
-        """Make the leases those of the rows that run."""
-        now = self._clock.monotonic()
-        running = {job.id: job for job in await self._db.read(queries.select_running)}
-        for lease in self._leases:
-            if lease.job.id not in running or running[lease.job.id].attempt != lease.job.attempt:
-                self._leases.drop(lease.job.id)
-        for job in running.values():
-            self._pools.add(job.pool)
-            if self._leases.get(job.id) is None:
-                self._leases.restore(job, now, max(0.0, self._clock.time() - (job.started_at or self._clock.time())))
-        self._in_doubt = False
-
-    def _progress_event(self, job: Job, progress: Progress) -> JobEvent:
-        at = self._clock.time()
-        return JobEvent(self._db.next_event_id(), EventType.PROGRESS, job.id, job.tenant, at, JobStatus.RUNNING, job.attempt, progress)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -448,21 +331,22 @@ class SqlJobStore:
 
     async def sweep(self) -> None:
         """End attempts whose lease ran out, that took too long or that stand still; report the pools' load."""
-        if self._in_doubt:
-            await self._reconcile()
+        leases = self._board.leases
+        if self._board.in_doubt:
+            self._board.reconcile(await self._db.read(queries.select_running))
         now = self._clock.monotonic()
         if now - self._swept_at > self._config.janitor_period_s + self._config.lease_s / 3:
-            self._leases.renew_all(now)  # this process was paused: the heartbeats of the meantime still wait to be read
+            leases.renew_all(now)  # this process was paused: the heartbeats of the meantime still wait to be read
         self._swept_at = now
-        for lease in self._leases.expired(now):
+        for lease in leases.expired(now):
             await self._swept(self._lose(lease))
-        for lease in self._leases.overdue(now):
+        for lease in leases.overdue(now):
             late = JobTimedOut(f"the job ran longer than its timeout_s of {lease.job.timeout_s:g} s")
             await self._swept(self._give_up(lease, late))
-        for lease in self._leases.stalled(now, self._config.stall_s):
+        for lease in leases.stalled(now, self._config.stall_s):
             still = JobStalled(f"the job made no progress for {self._config.stall_s:g} s, so it was stopped")
             await self._swept(self._give_up(lease, still))
-        for pool in sorted(self._pools):
+        for pool in sorted(self._board.pools):
             self._report_depth(pool, await self.depth(pool))
 
     async def _swept(self, ending: Awaitable[object]) -> None:

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from deployments.jobs.config import WorkerConfig
 from deployments.jobs.errors import StoreUnavailable
-from deployments.worker import Worker, WorkerConfig
+from deployments.worker import Worker
 
 
 class Queue:

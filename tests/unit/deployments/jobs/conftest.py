@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from deployments.jobs.config import StoreConfig
 from deployments.jobs.model import Claim, NewJob
-from deployments.jobs.store import SqlJobStore, StoreConfig
+from deployments.jobs.store import SqlJobStore
 
 
 class ManualClock:

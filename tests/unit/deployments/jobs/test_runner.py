@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from deployments.jobs.config import RunnerConfig
 from deployments.jobs.errors import NoFaceDetected, StoreUnavailable
 from deployments.jobs.model import Claim, JobStatus, Progress, Stage
 from deployments.jobs.ports import LocalMedia, NoMetrics, OutputFile, StoredObject
-from deployments.jobs.runner import JobRunner, RunnerConfig
+from deployments.jobs.runner import JobRunner
 
 TENANT = "default"
 FAST = RunnerConfig(heartbeat_s=0.05, progress_s=0.01, store_retry_s=0.01)

@@ -131,6 +131,45 @@ async def test_submit_refuses_an_idempotency_key_of_another_request(service):
         await service.submit(spec(), JobOptions(priority=1), idempotency_key="k")
 
 
+async def test_submit_refuses_an_idempotency_key_with_another_client_made_id(service):
+    first = await service.submit(spec(), JobOptions(id=str(uuid.uuid4())), idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        await service.submit(spec(), JobOptions(id=str(uuid.uuid4())), idempotency_key="k")
+    other = await service.submit(spec(), JobOptions(id=str(uuid.uuid4())), idempotency_key="k2")
+    with pytest.raises(IdempotencyConflict):
+        await service.submit(spec(), JobOptions(id=other.job.id), idempotency_key="k")
+    assert (await service.submit(spec(), JobOptions(id=first.job.id), idempotency_key="k")).job.id == first.job.id
+
+
+@pytest.mark.parametrize("options", [JobOptions(), JobOptions(id="5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11")])
+async def test_submit_finds_the_first_job_although_its_source_is_gone(service, store, monkeypatch, options):
+    async def gone(*_):
+        raise FileNotFound(UNKNOWN)
+
+    key = None if options.id else "k"
+    record = await service.create_file("a.png", None, stream(PNG))
+    sent = spec(source={"file_id": record.id}, target=inline())
+    first = await service.submit(sent, options, idempotency_key=key)
+    monkeypatch.setattr(store, "get_file", gone)
+    monkeypatch.setattr(service._intake, "_check_url", gone)
+    again = await service.submit(sent, options, idempotency_key=key)
+    assert (again.job.id, again.created) == (first.job.id, False)
+    with pytest.raises(FileNotFound):
+        await service.submit(sent)
+
+
+async def test_submit_tells_inline_media_apart(service):
+    await service.submit(spec(source=inline()), idempotency_key="k")
+    with pytest.raises(IdempotencyConflict):
+        await service.submit(spec(source=inline(PNG + b"x")), idempotency_key="k")
+
+
+async def test_submit_makes_one_job_of_two_equal_requests_at_once(service):
+    both = await asyncio.gather(*(service.submit(spec(), idempotency_key="k") for _ in range(2)))
+    assert len({submission.job.id for submission in both}) == 1
+    assert sorted(submission.created for submission in both) == [False, True]
+
+
 @pytest.mark.parametrize("key", ["", "a b", "ü", "x" * 256])
 async def test_submit_refuses_a_malformed_idempotency_key(service, key):
     with pytest.raises(InvalidInput, match="Idempotency-Key"):

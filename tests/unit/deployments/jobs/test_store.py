@@ -8,6 +8,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
+from deployments.jobs.config import StoreConfig
 from deployments.jobs.database import Database
 from deployments.jobs.errors import (
     FileNotFound,
@@ -22,7 +23,7 @@ from deployments.jobs.errors import (
 )
 from deployments.jobs.events import EventId, EventType
 from deployments.jobs.model import Artifact, FileRecord, JobError, JobQuery, JobStatus, Progress, ScalingDecision, Stage, Verdict
-from deployments.jobs.store import SqlJobStore, StoreConfig
+from deployments.jobs.store import SqlJobStore
 
 TENANT = "default"
 FLAKY = JobError("fetch_failed", "the server hung up", retryable=True)
@@ -514,7 +515,12 @@ async def test_a_claim_sleeps_while_others_jobs_are_overdue(store, new_job, clai
     await store.create(new_job(requires="inswapper", not_before=1.0))
     takes = []
     take = store._take
-    monkeypatch.setattr(store, "_take", lambda tx, offer: takes.append(1) or take(tx, offer))
+
+    def counted(tx, offer):
+        takes.append(offer)
+        return take(tx, offer)
+
+    monkeypatch.setattr(store, "_take", counted)
     waiting = asyncio.create_task(store.claim(claim(wait_s=600)))
     for _ in range(5):
         await store.depth("faceswap")  # time enough for a claim that does not sleep

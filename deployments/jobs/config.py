@@ -1,0 +1,58 @@
+"""Settings of the job system. Apart from what they configure, so that reading them loads neither SQL nor Ray."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class StoreConfig(BaseModel):
+    """How the job store keeps and hands out jobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: str = Field(
+        description="SQLAlchemy URL: sqlite:///<absolute path> or postgresql+psycopg://user@host/name; libpq reads the password itself "
+        "(PGPASSWORD or ~/.pgpass), because what is bound to a deployment is stored in the cluster's metadata"
+    )
+    node_label: dict[str, str] | None = Field(
+        None, description='labels of the Ray node that has the disk of the database, as JSON: {"disk": "jobs"}; default: the head node'
+    )
+    lease_s: float = Field(15.0, gt=0, description="a worker silent for so long is taken for dead; three missed heartbeats of 5 s")
+    stall_s: float = Field(300.0, gt=0, description="a job that makes no progress for so long fails, though its worker lives")
+    retry_backoff_s: float = Field(2.0, ge=0, description="wait before the first retry of a failed attempt; doubles, up to a minute")
+    max_queued: int = Field(10_000, gt=0, description="waiting jobs that a pool admits; one more is answered 429")
+    janitor_period_s: float = Field(0.5, gt=0, description="how often leases and time-outs are looked at")
+    events_kept: int = Field(20_000, gt=0, description="newest events in memory; a reader further behind reads the snapshots again")
+
+    @field_validator("database_url")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        credentials = value.split("@", maxsplit=1)[0].partition("://")[2] if "@" in value else ""
+        if ":" in credentials or "password=" in value:
+            raise ValueError("leave the password out of the database URL and set PGPASSWORD, or write it to ~/.pgpass")
+        return value
+
+
+class RunnerConfig(BaseModel):
+    """How an attempt keeps in touch with the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heartbeat_s: float = Field(5.0, gt=0, description="longest silence of a worker; a third of the store's lease")
+    progress_s: float = Field(0.25, gt=0, description="shortest time between two reports of progress: they cost the store most")
+    store_retry_s: float = Field(1.0, gt=0, description="pause before an unanswered ending is sent again")
+
+
+class WorkerConfig(BaseModel):
+    """How a replica takes work."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots: int = Field(1, ge=1, description="jobs that one replica computes at once")
+    uploads: int = Field(4, ge=0, description="finished jobs that may still upload while the slots compute the next ones; bounds the disk")
+    claim_wait_s: float = Field(10.0, gt=0, description="long poll of an idle slot: one call to the store per slot and period")
+    store_retry_s: float = Field(1.0, gt=0, description="pause of an idle slot while the store is away")
+    stuck_s: float = Field(60.0, gt=0, description="a job told to stop whose engine has not come back by then makes the replica unhealthy")
+    drain_s: float = Field(
+        570.0, gt=0, description="running jobs get so long to end when the replica is stopped; then they go back to the queue"
+    )
