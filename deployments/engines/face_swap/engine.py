@@ -171,7 +171,7 @@ def _picture_type(job: _Job) -> str:
 def _with_eta(frames: Iterator[FrameProgress]) -> Iterator[Progress]:
     start = time.monotonic()
     for done in frames:
-        if not done.frames:
+        if not done.frames or not done.frame:  # a long sound may come before the first frame
             yield Progress(Stage.COMPUTING, 0.0, frame=done.frame)
             continue
         left_s = (time.monotonic() - start) / done.frame * max(done.frames - done.frame, 0)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from deployments.engines.images import BgrImage
+from deployments.engines.media.jpeg_scans import check_scans
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.errors import EngineFailed, MediaTooLarge, UnsupportedMedia
 
@@ -97,6 +98,7 @@ def resize(image: BgrImage, size: tuple[int, int]) -> BgrImage:
 
 @contextmanager
 def _open(path: Path, limits: MediaLimits) -> Iterator[Image.Image]:
+    check_scans(path)
     with path.open("rb") as file:  # a missing file is our fault, not the sender's: outside of the guard
         try:
             with Image.open(file, formats=PICTURE_FORMATS) as image:

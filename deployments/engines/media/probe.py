@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deployments.engines.media.color import VideoColor
-from deployments.engines.media.container import AUDIO_CODECS, DEMUXERS, VIDEO_CODECS, open_media, video_stream
+from deployments.engines.media.container import AUDIO_CODECS, DEMUXERS, VIDEO_CODECS, codec_name, open_media, video_stream
 from deployments.engines.media.limits import MediaLimits
 from deployments.engines.media.picture import picture_size
 from deployments.jobs.errors import MediaTooLarge, UnsupportedMedia
@@ -140,11 +140,15 @@ def _probe_audio(container: InputContainer, media_type: str, limits: MediaLimits
 
 
 def _read_through(container: InputContainer, stream: VideoStream, limits: MediaLimits) -> tuple[_Tally, VideoFrame | None]:
-    """Count all packets; decode only up to the first frame, which shows rotation and colour."""
+    """Count all packets, those of sound too; decode only up to the first frame, which shows rotation and colour."""
     tally = _Tally(limits, max_packets=limits.max_frames)
+    sounds = {sound.index: _Tally(limits, max_packets=None) for sound in container.streams.audio}
     stream.thread_count = 1  # frame threads would swallow a packet each before the first frame comes out
     first: VideoFrame | None = None
-    for packet in container.demux(stream):
+    for packet in container.demux(stream, *container.streams.audio):
+        if packet.stream.index in sounds:
+            sounds[packet.stream.index].add(packet)
+            continue
         tally.add(packet)
         if first is None:
             first = next(iter(stream.decode(packet)), None)
@@ -165,7 +169,7 @@ class _Tally:
     def duration_s(self) -> float:
         return 0.0 if self._start_s is None else self._end_s - self._start_s
 
-    def add(self, packet: Packet[VideoStream] | Packet[AudioStream]) -> None:
+    def add(self, packet: Packet[Any]) -> None:
         if not packet.size or packet.is_discard:  # the flush packet at the end, or one that an edit list cuts away
             return
         self.packets += 1
@@ -190,9 +194,9 @@ def check_frame_size(width: int, height: int, limits: MediaLimits) -> None:
 
 
 def _check_codec(stream: VideoStream | AudioStream, allowed: frozenset[str], what: str, advice: str) -> None:
-    codec = stream.codec_context.codec.canonical_name
+    codec = codec_name(stream)
     if codec not in allowed:
-        raise UnsupportedMedia(f"the {what} codec {codec} is not supported: encode it as {advice}")
+        raise UnsupportedMedia(f"the {what} codec {codec or 'of this file'} is not supported: encode it as {advice}")
 
 
 def _check_duration(duration_s: float, limits: MediaLimits) -> None:

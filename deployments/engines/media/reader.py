@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from deployments.engines.images import BgrImage
 from deployments.engines.media.color import FrameConverter
-from deployments.engines.media.container import AUDIO_CODECS
+from deployments.engines.media.container import AUDIO_CODECS, codec_name, codec_threads
 from deployments.engines.media.limits import MediaLimits
 from deployments.engines.media.picture import resize
 from deployments.engines.media.probe import VideoTraits, check_frame_size
@@ -25,6 +25,7 @@ from deployments.jobs.errors import MediaTooLarge
 
 # What every browser plays from an MP4. Anything else that we decode becomes AAC.
 MP4_AUDIO_CODECS = frozenset({"aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"})
+MP4_MIN_MP3_RATE = 16_000  # Hz: below lies MPEG 2.5, which is no ISO standard and which the MP4 muxer refuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,13 @@ class Sound:
 
 def audio_streams(container: InputContainer) -> list[AudioStream]:
     """Return the audio streams that we can carry over."""
-    return [stream for stream in container.streams.audio if stream.codec_context.codec.canonical_name in AUDIO_CODECS]
+    return [stream for stream in container.streams.audio if codec_name(stream) in AUDIO_CODECS]
 
 
 def passes_through(stream: AudioStream) -> bool:
     """Whether an MP4 holds this stream as it is."""
-    return stream.codec_context.codec.canonical_name in MP4_AUDIO_CODECS
+    codec = codec_name(stream)
+    return codec in MP4_AUDIO_CODECS and (codec != "mp3" or stream.rate >= MP4_MIN_MP3_RATE)
 
 
 class VideoReader:
@@ -66,7 +68,7 @@ class VideoReader:
         self._clock = _Clock(traits)
         self._frames = 0
         stream.thread_type = "AUTO"
-        stream.thread_count = threads
+        stream.thread_count = codec_threads(threads)
 
     def __iter__(self) -> Iterator[TimedFrame | Sound]:
         """Yield frames and sound as they come in the file.

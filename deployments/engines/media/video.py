@@ -30,6 +30,7 @@ from deployments.jobs.errors import EngineFailed, UnsupportedMedia
 
 MAX_QUEUED = 8  # frames and packets of sound
 MAX_QUEUED_BYTES = 64 * 2**20  # per queue: eight frames of 1080p, two of 4K
+MAX_UNREPORTED = 100  # pieces of sound in a row, two seconds of AAC: a caller who waits for a frame could not stop us in a file of sound
 
 FrameChange = Callable[[BgrImage, int], BgrImage]
 _Items = Channel[TimedFrame | Sound]
@@ -39,7 +40,7 @@ _Items = Channel[TimedFrame | Sound]
 class FrameProgress:
     """How far a video is."""
 
-    frame: int  # frames changed so far, from 1
+    frame: int  # frames changed so far
     frames: int | None  # in all
 
 
@@ -52,7 +53,7 @@ def transform_video(
     size: tuple[int, int] | None = None,
     threads: int = 0,
 ) -> Generator[FrameProgress, None, None]:
-    """Write ``source`` with every frame changed to ``destination``, an H.264 MP4, yielding after each frame.
+    """Write ``source`` with every frame changed to ``destination``, an H.264 MP4, yielding after each frame, and within long sound.
 
     Frames keep their time stamps, the video its length and its colour tags, audio its packets (codecs that MP4 cannot hold become
     AAC). Rotation is applied to the pixels. The file appears under its name once it is whole, when the generator is exhausted;
@@ -65,7 +66,7 @@ def transform_video(
             the caller's thread, in order; it may write into the frame.
         limits: bounds on the source.
         size: (width, height) in even pixels that frames are scaled to after ``change``; None: the source's size, odd sides less one.
-        threads: of the decoder and of the encoder each; 0: one per core.
+        threads: of the decoder and of the encoder each; 0: one per core, at most ``MAX_THREADS``.
 
     Raises:
         UnsupportedMedia: not a video that we read, or damaged.
@@ -95,7 +96,7 @@ def _pump(reader: VideoReader, change: FrameChange, writer: VideoWriter, traits:
     capacity = max(2, min(MAX_QUEUED, MAX_QUEUED_BYTES // (traits.info.width * traits.info.height * 3)))
     decoded: _Items = Channel(capacity)
     changed: _Items = Channel(capacity)
-    done = 0
+    done = unreported = 0
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="video") as pool:
         try:
             pool.submit(_decode, reader, decoded)
@@ -103,10 +104,13 @@ def _pump(reader: VideoReader, change: FrameChange, writer: VideoWriter, traits:
             for item in decoded:
                 if isinstance(item, Sound):
                     changed.put(item)
-                    continue
-                changed.put(replace(item, image=change(item.image, done)))
-                done += 1
-                yield FrameProgress(done, traits.info.frames)
+                    unreported += 1
+                else:
+                    changed.put(replace(item, image=change(item.image, done)))
+                    done += 1
+                if isinstance(item, TimedFrame) or unreported == MAX_UNREPORTED:
+                    unreported = 0
+                    yield FrameProgress(done, traits.info.frames)
             changed.close()
             encoding.result()
         finally:  # an error, or a closed generator: release both threads from where they wait

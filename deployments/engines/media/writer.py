@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from deployments.engines.images import BgrImage
 from deployments.engines.media.color import FrameConverter
+from deployments.engines.media.container import codec_threads
 from deployments.engines.media.probe import VideoTraits
 from deployments.engines.media.reader import Sound, TimedFrame, passes_through
 
@@ -84,7 +85,7 @@ class VideoWriter:
         context.pix_fmt = "yuv420p"
         context.time_base = traits.time_base  # the source's ticks: a variable frame rate stays exactly what it was
         context.sample_aspect_ratio = traits.pixel_aspect
-        context.thread_count = threads
+        context.thread_count = codec_threads(threads)
         context.colorspace = traits.color.matrix
         context.color_range = ColorRange.MPEG  # what FrameConverter makes
         context.color_primaries = traits.color.primaries

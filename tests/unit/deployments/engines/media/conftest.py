@@ -49,6 +49,8 @@ def make_video(tmp_path):
         pix_fmt="yuv420p",
         rotation=0,
         audio=None,
+        audio_rate=48_000,
+        audio_s=None,
         options=None,
         color=None,
         pixel_aspect=None,
@@ -69,14 +71,14 @@ def make_video(tmp_path):
                 setattr(video.codec_context, tag, value)
             if rotation:
                 video.set_display_rotation(rotation)
-            sound = output.add_stream(audio, rate=48_000, layout="mono") if audio else None
+            sound = output.add_stream(audio, rate=audio_rate, layout="mono") if audio else None
             for n, at in enumerate(pts):
                 frame = av.VideoFrame.from_ndarray(draw(n), format="bgr24")
                 frame.pts, frame.time_base = at, time_base or Fraction(1, fps)
                 output.mux(video.encode(frame))
             output.mux(video.encode())
             if sound:
-                write_tone(output, sound, len(pts) / fps)
+                write_tone(output, sound, audio_s or len(pts) / fps)
         return path
 
     return make
@@ -86,9 +88,10 @@ def write_tone(output, stream, seconds):
     format_name = stream.codec_context.format.name
     planar = format_name.rstrip("p")
     dtype, scale = {"s16": (np.int16, 8000), "s32": (np.int32, 5e8), "flt": (np.float32, 0.3)}[planar]
-    samples = (np.sin(np.arange(int(seconds * 48_000)) * 0.05) * scale).astype(dtype)
+    rate = stream.rate
+    samples = (np.sin(np.arange(int(seconds * rate)) * 0.05) * scale).astype(dtype)
     frame = av.AudioFrame.from_ndarray(samples[None], format=format_name, layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
     output.mux(stream.encode(frame))
     output.mux(stream.encode())
 

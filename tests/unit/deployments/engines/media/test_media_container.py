@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from deployments.engines.media.container import open_media, video_stream
+from deployments.engines.media.container import MAX_THREADS, codec_threads, open_media, video_stream
 from deployments.jobs.errors import UnsupportedMedia
 
 
@@ -63,3 +63,8 @@ def test_open_media_turns_errors_of_its_block_into_ours(make_video, limits):
 def test_video_stream_is_none_for_sound(make_sound, limits):
     with open_media(make_sound(), "audio/mp4", limits) as container:
         assert video_stream(container) is None
+
+
+def test_codec_threads_are_capped():
+    assert [codec_threads(asked) for asked in (1, 3, MAX_THREADS, 500)] == [1, 3, MAX_THREADS, MAX_THREADS]
+    assert 1 <= codec_threads(0) <= MAX_THREADS

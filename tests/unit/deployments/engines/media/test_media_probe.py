@@ -139,6 +139,23 @@ def test_probe_names_pictures_that_are_not_read(tmp_path, limits, name):
         probe(tmp_path / "picture", limits)
 
 
+def test_probe_refuses_a_codec_that_nobody_knows(make_video, limits):
+    path = make_video()
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(UnsupportedMedia, match="the video codec of this file is not supported"):
+        probe(path, limits)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "audio"), [("a.avi", "mpeg4", "pcm_s16le"), ("a.mov", "libx264", "pcm_s16le"), ("a.mkv", "libx264", "flac")]
+)
+def test_probe_counts_the_length_of_sound_in_a_video(make_video, name, codec, audio):
+    path = make_video(name, codec=codec, audio=audio, audio_rate=16_000, audio_s=12)
+    assert probe(path, MediaLimits(max_duration_s=13)).has_audio
+    with pytest.raises(MediaTooLarge, match="longer than 10 seconds"):
+        probe(path, MediaLimits(max_duration_s=10))
+
+
 def test_probe_refuses_a_video_without_frames(tmp_path, limits):
     with av.open(tmp_path / "empty.mp4", "w") as output:
         stream = output.add_stream("libx264", rate=25)

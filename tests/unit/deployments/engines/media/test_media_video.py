@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from deployments.engines.media import video as video_module
+from deployments.engines.media.container import open_media
 from deployments.engines.media.limits import MediaLimits
 from deployments.engines.media.probe import probe
 from deployments.engines.media.reader import VideoReader
@@ -209,30 +210,31 @@ def test_transform_video_reads_a_gif(tmp_path, make_video):
     assert len(times(tmp_path / "out.mp4")) == 10
 
 
-def test_transform_video_takes_frames_that_change_their_size(tmp_path, picture):
-    # Two H.264 streams, one behind the other: legal in Matroska, and a way around a limit that only looks at the header.
-    path = tmp_path / "jump.mkv"
-    parts = []
-    for width, height in ((160, 120), (320, 240)):
+def write_growing(path, picture, *parts):
+    """Write H.264 streams of (frames, width, height), one behind the other: legal, and a way around a limit that only looks at the header."""
+    packets = []
+    for count, width, height in parts:
         encoder = av.CodecContext.create("libx264", "w")
-        encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base, encoder.framerate = (
-            width,
-            height,
-            "yuv420p",
-            Fraction(1, 25),
-            Fraction(25),
-        )
-        encoder.options = {"x264-params": "repeat-headers=1:bframes=0", "preset": "ultrafast"}
-        frames = [av.VideoFrame.from_ndarray(picture(width, height), format="bgr24").reformat(format="yuv420p") for _ in range(5)]
-        for n, frame in enumerate(frames):
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+        encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+        encoder.options = {"x264-params": "repeat-headers=1:bframes=0:threads=1:ref=1", "preset": "ultrafast", "tune": "zerolatency"}
+        frame = av.VideoFrame.from_ndarray(picture(width, height), format="bgr24").reformat(format="yuv420p")
+        for n in range(count):
             frame.pts = n
-        parts += [bytes(packet) for frame in (*frames, None) for packet in encoder.encode(frame)]
-    (tmp_path / "jump.h264").write_bytes(b"".join(parts))
-    with av.open(tmp_path / "jump.h264", format="h264") as raw, av.open(path, "w") as output:
+            packets += [bytes(packet) for packet in encoder.encode(frame)]
+        packets += [bytes(packet) for packet in encoder.encode()]
+    raw_path = path.with_suffix(".h264")
+    raw_path.write_bytes(b"".join(packets))
+    with av.open(raw_path, format="h264") as raw, av.open(path, "w") as output:
         stream = output.add_stream_from_template(raw.streams.video[0])
         for n, packet in enumerate(packet for packet in raw.demux() if packet.size):
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, n * 40, n * 40, Fraction(1, 1000)
             output.mux(packet)
+    return path
+
+
+def test_transform_video_takes_frames_that_change_their_size(tmp_path, picture):
+    path = write_growing(tmp_path / "jump.mkv", picture, (5, 160, 120), (5, 320, 240))
 
     shapes = set()
 
@@ -245,6 +247,39 @@ def test_transform_video_takes_frames_that_change_their_size(tmp_path, picture):
     assert shapes == {(120, 160, 3)}
     with pytest.raises(MediaTooLarge, match="320x240"):
         run(path, tmp_path / "out.mp4", limits=MediaLimits(max_video_pixels=200 * 200))
+
+
+def test_frames_that_grow_over_the_limit_are_refused_without_their_memory(tmp_path):
+    def flat(width, height):
+        return np.full((height, width, 3), 90, np.uint8)
+
+    path = write_growing(tmp_path / "late.avi", flat, (60, 64, 64), (2, 1024, 1024))
+    with pytest.raises((UnsupportedMedia, MediaTooLarge)):
+        run(path, tmp_path / "out.mp4", limits=MediaLimits(max_video_pixels=256 * 256))
+    with open_media(path, "video/x-msvideo", MediaLimits(max_video_pixels=256 * 256)) as container, pytest.raises(av.FFmpegError):
+        for frame in container.decode(video=0):
+            assert frame.width == 64  # the decoder itself refuses, before anyone could look at the frame
+    with open_media(path, "video/x-msvideo", MediaLimits()) as container:
+        assert {frame.width for frame in container.decode(video=0)} == {64, 1024}
+
+
+def test_transform_video_encodes_mp3_of_low_rates_again(make_video, tmp_path):
+    run(make_video("a.mkv", audio="libmp3lame", audio_rate=8000), tmp_path / "out.mp4")
+    assert sound(tmp_path / "out.mp4")[0] == "aac"
+    run(make_video("b.mkv", audio="libmp3lame", audio_rate=16_000), tmp_path / "out.mp4")
+    assert sound(tmp_path / "out.mp4")[0] == "mp3float"
+
+
+def test_closing_the_generator_works_within_a_long_sound(make_video, tmp_path):
+    source = make_video("a.mkv", audio="flac", audio_s=60, pts=(0, 1))
+    items = transform_video(source, tmp_path / "out.mp4", same, limits=MediaLimits())
+
+    seen = [next(items) for _ in range(4)]
+    items.close()
+
+    assert max(progress.frame for progress in seen) <= 2  # more reports than frames
+    assert threads() == []
+    assert not (tmp_path / "out.mp4").exists()
 
 
 def threads():
