@@ -15,13 +15,13 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
+from deployments.jobs.config import StoreConfig
 from deployments.jobs.events import EventId
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake
 from deployments.jobs.model import Job, JobQuery, JsonObject
 from deployments.jobs.ports import SystemClock
 from deployments.jobs.service import JobService, ServiceConfig
-from deployments.jobs.store import StoreConfig
 from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
 from deployments.storage.upload import upload_stream

@@ -110,6 +110,16 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """What tells that a submit was seen before."""
+
+    tenant: str
+    job_id: str | None  # made by the client; None: by us, so that it was never seen
+    idempotency_key: str | None
+    fingerprint: str  # as in NewJob
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """What a client asks for, validated; the store gives it times and a state."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from deployments.jobs.spec import StrictModel
 
@@ -13,9 +14,10 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MAX_LABELS = 16
 
 
-def _check_labels(labels: dict[str, str]) -> dict[str, str]:
-    if len(labels) > MAX_LABELS:
-        raise ValueError(f"a job has at most {MAX_LABELS} labels")
+def _check_count(labels: Any) -> Any:  # noqa: ANN401 -- a before-validator sees whatever the client sent
+    # Before the labels themselves are looked at: each wrong one is an error of its own.
+    if isinstance(labels, dict) and len(labels) > MAX_LABELS:
+        raise PydanticCustomError("too_many_labels", "a job has at most {most} labels", {"most": MAX_LABELS})
     return labels
 
 
@@ -35,6 +37,6 @@ class JobOptions(StrictModel):
     priority: int = Field(0, ge=-100, le=100, description="higher leaves the queue first; age decides between equals")
     max_attempts: int = Field(3, ge=1, le=10, description="tries before a retryable failure is final")
     timeout_s: float = Field(3600.0, ge=1, le=86400, description="running time of one attempt, seconds")
-    labels: Annotated[dict[LabelName, LabelValue], AfterValidator(_check_labels)] = Field(
+    labels: Annotated[dict[LabelName, LabelValue], BeforeValidator(_check_count)] = Field(
         default_factory=dict, description=f"for listing: at most {MAX_LABELS}", examples=[{"project": "spring"}]
     )

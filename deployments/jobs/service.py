@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
@@ -22,6 +20,7 @@ from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.errors import FileNotFound, InvalidInput, JobNotFound, JobNotTerminal, Unavailable
 from deployments.jobs.events import EventId, JobEvent
 from deployments.jobs.feed import EventFeed, Subscription
+from deployments.jobs.fingerprint import fingerprint_of_retry, fingerprint_of_submit
 from deployments.jobs.intake import MediaIntake
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import (
@@ -32,6 +31,7 @@ from deployments.jobs.model import (
     JobQuery,
     JsonObject,
     NewJob,
+    Repeat,
     ScalingDecision,
     Stats,
 )
@@ -104,33 +104,45 @@ class JobService:
             QueueFull: too many jobs wait.
         """
         options = options or JobOptions()
+        repeat = Repeat(tenant, options.id, _checked_key(idempotency_key), fingerprint_of_submit(spec, options))
+        known = await self._find(repeat)
+        if known is not None:
+            return known
         self._check_kind(spec.kind)
-        stored = await self._stored_spec(tenant, spec)
         new = NewJob(
             id=options.id or str(uuid.uuid4()),
             kind=spec.kind,
             pool=POOL_BY_KIND[spec.kind],
-            spec=stored,
-            fingerprint=_fingerprint({"spec": stored, "options": options.model_dump(mode="json", exclude={"id"})}),
+            spec=await self._stored_spec(tenant, spec),
+            fingerprint=repeat.fingerprint,
             tenant=tenant,
             priority=options.priority,
             max_attempts=options.max_attempts,
             timeout_s=options.timeout_s,
             labels=options.labels,
-            idempotency_key=_checked_key(idempotency_key),
+            idempotency_key=repeat.idempotency_key,
         )
         return await self._create(new)
 
     async def get(self, job_id: str, *, wait_s: float = 0.0, tenant: str = DEFAULT_TENANT) -> Job:
         """Read a job, waiting up to ``wait_s`` (and never longer than ``ServiceConfig.max_wait_s``) for its end."""
         job = await self._store.get(tenant, _checked_job_id(job_id))
-        wait_s = min(wait_s, self._config.max_wait_s)
-        if job.status.terminal or wait_s <= 0:
+        return await self._ended(job, wait_s)
+
+    async def wait(self, job: Job, wait_s: float) -> Job:
+        """Wait as :meth:`get` does for the end of a job that this service has just answered with.
+
+        A store that goes away meanwhile changes nothing about what was accepted: the job then comes back as it was given.
+        """
+        try:
+            return await self._ended(job, wait_s)
+        except Unavailable:
+            log.warning("wait broken off", extra=fields(action="wait_broken_off", job_id=job.id))
             return job
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._until_ended(tenant, job_id)
-        return await self._store.get(tenant, job_id)
+
+    def clamp_wait(self, wait_s: float) -> float:
+        """Return how long a request may wait that asks for ``wait_s``."""
+        return min(wait_s, self._config.max_wait_s)
 
     async def list_jobs(self, query: JobQuery) -> JobPage:
         """List jobs, newest first.
@@ -150,7 +162,11 @@ class JobService:
         Raises:
             JobNotTerminal: the job has not ended.
         """
-        job = await self._store.get(tenant, _checked_job_id(job_id))
+        repeat = Repeat(tenant, None, _checked_key(idempotency_key), fingerprint_of_retry(_checked_job_id(job_id)))
+        known = await self._find(repeat)
+        if known is not None:
+            return known
+        job = await self._store.get(tenant, job_id)
         if not job.status.terminal:
             raise JobNotTerminal(job_id, job.status)
         new = NewJob(
@@ -158,7 +174,7 @@ class JobService:
             kind=job.kind,
             pool=job.pool,
             spec=job.spec,
-            fingerprint=_fingerprint({"retry_of": job.id}),
+            fingerprint=repeat.fingerprint,
             tenant=tenant,
             priority=job.priority,
             requires=job.requires,
@@ -169,7 +185,7 @@ class JobService:
             webhook=job.webhook,
             labels=job.labels,
             retry_of=job.id,
-            idempotency_key=_checked_key(idempotency_key),
+            idempotency_key=repeat.idempotency_key,
         )
         return await self._create(new)
 
@@ -254,6 +270,13 @@ class JobService:
         if kind not in kinds:
             raise InvalidInput(f"this installation runs no {kind} jobs: it offers {', '.join(kinds) or 'none'}")
 
+    async def _find(self, repeat: Repeat) -> Submission | None:
+        """Look for the job of an equal request before anything of this one is checked: what it refers to may be gone by now."""
+        if repeat.job_id is None and repeat.idempotency_key is None:
+            return None
+        job = await self._store.find_repeat(repeat)
+        return Submission(job, created=False) if job is not None else None
+
     async def _create(self, new: NewJob) -> Submission:
         job, created = await self._store.create(new)
         log.info("job accepted", extra=fields(action="job_accepted", job_id=job.id, kind=job.kind, created=created))
@@ -271,14 +294,19 @@ class JobService:
                 stored[name] = value
         return stored
 
+    async def _ended(self, job: Job, wait_s: float) -> Job:
+        wait_s = self.clamp_wait(wait_s)
+        if job.status.terminal or wait_s <= 0:
+            return job
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._until_ended(job.tenant, job.id)
+        return await self._store.get(job.tenant, job.id)
+
     async def _until_ended(self, tenant: str, job_id: str) -> None:
         async with self._feed.subscribe(tenant, [job_id]) as subscription:
             async for _ in subscription:
                 pass
-
-
-def _fingerprint(request: JsonObject) -> str:
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def _checked_job_id(job_id: str) -> str:

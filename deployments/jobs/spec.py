@@ -7,11 +7,16 @@ jobs accepted by an older release must still load.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 MAX_SIDE_PX = 4096  # H.264 level 5.2 ends at 4096 x 2304; pictures of more are refused before decoding
+
+UNKNOWN_SHOWN = 3  # keys named by an error about too many of them
+KEY_SHOWN = 40  # characters of each
 
 RESOLUTION = re.compile(r"(\d{2,4})x(\d{2,4})")
 
@@ -20,6 +25,16 @@ class StrictModel(BaseModel):
     """A typo in a field's name is an error, not a silent default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_more_keys_than_fields(cls, value: Any) -> Any:  # noqa: ANN401 -- a before-validator sees whatever the client sent
+        # pydantic makes an error of every unknown key: a body of nothing else would cost a thousand times its size.
+        if isinstance(value, dict) and len(value) > len(cls.model_fields):
+            unknown = (str(key)[:KEY_SHOWN] for key in value if key not in cls.model_fields)
+            shown = ", ".join(islice(unknown, UNKNOWN_SHOWN))
+            raise PydanticCustomError("unknown_fields", "there are unknown fields, such as {shown}: leave them out", {"shown": shown})
+        return value
 
 
 MediaType = Annotated[str, Field(pattern=r"^[a-z]+/[a-zA-Z0-9.+-]+$", max_length=100, examples=["image/png"])]
@@ -55,12 +70,14 @@ def _from_string(value: Any) -> Any:  # noqa: ANN401 -- a before-validator sees 
 def _reference_kind(value: Any) -> str | None:  # noqa: ANN401 -- see above
     """Tell the member of the union by its field, so that an error is about that member and not about all three."""
     present = value if isinstance(value, dict) else vars(value) if isinstance(value, BaseModel) else {}
-    return next((name for name in ("url", "file_id", "base64") if name in present), None)
+    return next((f"{name} reference" for name in ("url", "file_id", "base64") if name in present), None)
 
 
 # A bare string is a URL or a file id. What the store keeps never holds base64: the ingress swaps it for a file id.
 MediaRef = Annotated[
-    Annotated[UrlRef, Tag("url")] | Annotated[FileRef, Tag("file_id")] | Annotated[InlineRef, Tag("base64")],
+    Annotated[UrlRef, Tag("url reference")]  # a tag is a part of an error's place and must not be taken for a field
+    | Annotated[FileRef, Tag("file_id reference")]
+    | Annotated[InlineRef, Tag("base64 reference")],
     Discriminator(
         _reference_kind, custom_error_type="media_reference", custom_error_message='a media reference is {"url"}, {"file_id"} or {"base64"}'
     ),

@@ -5,6 +5,7 @@ An address is judged where it really leads: IPv6 forms that carry an IPv4 addres
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ IpNetwork = IPv4Network | IPv6Network
 
 NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 LOW_32_BITS = 0xFFFF_FFFF
+MAX_PORT = 0xFFFF
+MAX_NAME_LENGTH = 253  # RFC 1035: 255 bytes on the wire
+
+NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)  # what DNS can carry; other alphabets as xn--…
 
 # Python's ``is_global`` follows the IANA registry of its release; these lead inside whatever it says.
 NEVER_PUBLIC: tuple[IpNetwork, ...] = (
@@ -46,6 +51,11 @@ def parse_host(host: str) -> IpAddress | None:
         return None
 
 
+def is_name(host: str) -> bool:
+    """Whether a host can be a DNS name; a resolver breaks on a longer one."""
+    return NAME.fullmatch(host) is not None and len(normal_name(host)) <= MAX_NAME_LENGTH
+
+
 @dataclass(frozen=True, slots=True)
 class AllowList:
     """Private places that the operator opened: names, addresses and CIDRs, with ``:port`` for one port only."""
@@ -58,17 +68,18 @@ class AllowList:
         """Read entries such as ``minio``, ``minio:9000``, ``10.0.0.0/8``, ``127.0.0.1:8080`` or ``[::1]:8080``.
 
         Raises:
-            ValueError: an entry is none of these.
+            ValueError: an entry is none of these, so that it would never allow anything.
         """
         names: set[tuple[str, int | None]] = set()
         networks: list[tuple[IpNetwork, int | None]] = []
         for entry in entries:
             place, port = _split_port(entry.strip())
+            if port is not None and not 0 < port <= MAX_PORT:
+                raise ValueError(f"{entry!r} has a port that is none: it lies between 1 and {MAX_PORT}")
             try:
                 networks.append((ip_network(place), port))
             except ValueError:
-                if not place or "/" in place or ":" in place:
-                    raise ValueError(f"{entry!r} is no host, address or CIDR (host bits of a CIDR must be zero)") from None
+                _check_name(entry, place)
                 names.add((normal_name(place), port))
         return cls(frozenset(names), tuple(networks))
 
@@ -91,6 +102,13 @@ class AllowList:
 def normal_name(host: str) -> str:
     """Return a DNS name in its one spelling: lower case, without the dot of the root."""
     return host.lower().rstrip(".")
+
+
+def _check_name(entry: str, place: str) -> None:
+    if parse_host(place) is not None:
+        raise ValueError(f"{entry!r} is an address cut short: write all of its parts, such as 10.0.0.0/8") from None
+    if not is_name(place):
+        raise ValueError(f"{entry!r} is no host, address or CIDR (host bits of a CIDR must be zero, names are matched whole)") from None
 
 
 def _split_port(entry: str) -> tuple[str, int | None]:

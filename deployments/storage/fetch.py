@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from yarl import URL
 
 from deployments.jobs.errors import FetchFailed, InvalidInput, MediaTooLarge, UnsupportedMedia, UrlNotAllowed
@@ -51,6 +51,12 @@ class FetchConfig(BaseModel):
     min_rate: float = Field(10_000.0, ge=0, description="bytes per second, on average, below which a download is given up")
     grace_s: float = Field(10.0, ge=0, description="time before min_rate counts")
     ca_file: Path | None = Field(None, description="certificates trusted besides the public ones, for private buckets")
+
+    @field_validator("allow")
+    @classmethod
+    def _entries_can_match(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList.parse(value)  # at start: an entry that never matches is found out by a customer otherwise
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from deployments.jobs.errors import UrlNotAllowed
-from deployments.storage.address import AllowList, IpAddress, is_public, normal_name, parse_host
+from deployments.storage.address import AllowList, IpAddress, is_name, is_public, normal_name, parse_host
 
-_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 _BAD_CHARACTERS = re.compile(r"[\x00-\x20\x7f\\]")  # where two parsers read a URL differently, an attacker stands between them
 
 
@@ -82,7 +81,7 @@ class AddressGuard:
         return TCPConnector(resolver=dialer, socket_factory=dialer.socket, ssl=tls or True, use_dns_cache=False, force_close=True)
 
     def _check_name(self, host: str, port: int) -> None:
-        if not _NAME.fullmatch(host):
+        if not is_name(host):
             raise UrlNotAllowed("the URL's host is not a name or an address: check how it is written")
         if self.allow.allows_name(host, port):
             return

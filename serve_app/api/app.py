@@ -11,6 +11,7 @@ from serve_app.api.config import ApiConfig
 from serve_app.api.errors import install_error_handlers
 from serve_app.api.limits import BodyLimit
 from serve_app.api.openapi import install_openapi
+from serve_app.api.origins import OriginCheck
 from serve_app.web.pages import install_pages
 
 FORM_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and small fields around an uploaded file
@@ -37,7 +38,8 @@ def build_app(config: ApiConfig) -> FastAPI:
     for router in (jobs.router, events.router, files.router, admin.router, system.router):
         app.include_router(router)
     limits = {files.PATH: config.max_upload_bytes + FORM_OVERHEAD_BYTES}
-    app.add_middleware(BodyLimit, default_bytes=config.max_body_bytes, bytes_by_path=limits)
+    app.add_middleware(BodyLimit, default_bytes=config.max_body_bytes, streams=limits, without_body=jobs.TAKES_NO_BODY)
+    app.add_middleware(OriginCheck, hosts=config.trusted_hosts(), origins=config.trusted_origins())  # the last one added is asked first
     install_error_handlers(app)
     install_openapi(app)
     install_pages(app)

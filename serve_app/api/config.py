@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from serve_app.api.origins import Origin, TrustedHosts, normal_host, parse_authority
 
 
 class ApiConfig(BaseModel):
@@ -15,8 +20,66 @@ class ApiConfig(BaseModel):
     public_base_url: str | None = Field(
         None, description="how clients reach this service, such as https://atelier.example.com; None: as the request says"
     )
+    bind_host: str = Field("127.0.0.1", description="address that is listened on, which requests may ask for")
+    allowed_hosts: frozenset[str] = Field(
+        frozenset(),
+        description="names that requests may ask for (Host) besides loopback, the address listened on and public_base_url's, "
+        "such as atelier.internal",
+    )
+    allowed_origins: frozenset[str] = Field(
+        frozenset(),
+        description="web pages of other hosts that may open a WebSocket and send what changes something, such as https://studio.example.com",
+    )
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="largest request body except uploads; holds inline base64")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest body of POST /v1/files, multipart overhead not counted")
-    allowed_origins: frozenset[str] = Field(
-        frozenset(), description="web pages of other hosts that may open a WebSocket, such as https://studio.example.com"
-    )
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        scheme, authority, path, query, fragment = urlsplit(value)
+        if query or fragment or not (value.isascii() and value.isprintable()) or " " in value:
+            raise ValueError("public_base_url has no query, no fragment and no blanks, such as https://atelier.example.com")
+        return str(Origin.parse(f"{scheme}://{authority}")) + path.rstrip("/")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: frozenset[str]) -> frozenset[str]:
+        return frozenset(_host_without_port(host) for host in value)
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: frozenset[str]) -> frozenset[str]:
+        return frozenset(str(Origin.parse(origin.removesuffix("/"))) for origin in value)
+
+    def trusted_hosts(self) -> TrustedHosts:
+        """Return what the Host header may say."""
+        public = {Origin.parse(_without_path(self.public_base_url)).host} if self.public_base_url else set()
+        if _is_wildcard(self.bind_host):
+            return TrustedHosts(self.allowed_hosts | public, any_address=True)
+        return TrustedHosts(self.allowed_hosts | public | {normal_host(self.bind_host)}, any_address=False)
+
+    def trusted_origins(self) -> frozenset[Origin]:
+        """Return the origins, besides the service's own, whose pages may change something."""
+        public = {_without_path(self.public_base_url)} if self.public_base_url else set()
+        return frozenset(Origin.parse(text) for text in {*self.allowed_origins, *public})
+
+
+def _host_without_port(text: str) -> str:
+    host, port = parse_authority(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text)
+    if port is not None:
+        raise ValueError(f"{text!r} has a port: allowed_hosts are compared without one")
+    return host
+
+
+def _without_path(url: str) -> str:
+    scheme, authority, *_ = urlsplit(url)
+    return f"{scheme}://{authority}"
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return not host or ip_address(host).is_unspecified
+    except ValueError:
+        return False

@@ -32,6 +32,7 @@ log = get_logger(__name__)
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 2  # about the time that the job store needs to come back
 RENAMED: Final = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}  # as of Python 3.13
+MAX_ERRORS_SHOWN: Final = 20
 CLIENT_CLOSED_REQUEST: Final = 499  # nginx' number for a client that left; nobody reads the answer
 
 STATUS_BY_ERROR: Final[Mapping[type[ServiceError], int]] = {  # the nearest base class decides
@@ -144,7 +145,8 @@ async def _on_invalid_request(_: Request, error: Exception) -> Response:
     if any(item["type"] == "json_invalid" for item in found):
         reason = found[0].get("ctx", {}).get("error", "not JSON")
         return problem_response(400, f"the body is not valid JSON: {reason}", "malformed_json")
-    problems = list({(p.pointer, p.detail): p for p in (_to_field_problem(item, error.body) for item in found)}.values())
+    shown = (_to_field_problem(item, error.body) for item in found[:MAX_ERRORS_SHOWN])
+    problems = list({(p.pointer, p.detail): p for p in shown}.values())
     return problem_response(422, "the request is not valid: see errors", InvalidInput.code, errors=problems)
 
 

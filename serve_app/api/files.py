@@ -50,6 +50,11 @@ BYTES_DOCUMENTED: dict[int | str, dict[str, Any]] = {
     304: {"description": "Known by `If-None-Match`"},
     **documented(404, 416, 422, 503),
 }
+HEADERS_DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The headers of the download"},
+    304: {"description": "Known by `If-None-Match`"},
+    **documented(404, 422, 503),
+}
 
 
 @router.post("", status_code=201, summary="Upload a file", responses=documented(400, 413, 415, 422, 503), openapi_extra=UPLOAD_FORM)
@@ -70,17 +75,20 @@ async def read_bytes(file_id: FileId, request: Request, service: Service, tenant
     return await _file_response(await service.get_file(file_id, tenant=tenant), request.headers, service, download=download)
 
 
-@router.head("/{file_id}", summary="Look at a file", response_class=Response, responses=BYTES_DOCUMENTED)
-async def read_headers(file_id: FileId, service: Service, tenant: Tenant, download: Download = False) -> Response:  # noqa: FBT002 -- a query parameter
+@router.head("/{file_id}", summary="Look at a file", response_class=Response, responses=HEADERS_DOCUMENTED)
+async def read_headers(file_id: FileId, request: Request, service: Service, tenant: Tenant, download: Download = False) -> Response:  # noqa: FBT002 -- a query parameter
     """Send the headers of the download."""
     record = await service.get_file(file_id, tenant=tenant)
-    return Response(headers=_headers(record, download=download) | {"Content-Length": str(record.size_bytes)})
+    headers = _headers(record, download=download)
+    if is_unchanged(request.headers, headers["ETag"]):
+        return _unchanged(headers)
+    return Response(headers=headers | {"Content-Length": str(record.size_bytes)})
 
 
 async def _file_response(record: FileRecord, asked: Headers, service: JobService, *, download: bool) -> Response:
     etag, headers = f'"{record.sha256}"', _headers(record, download=download)
     if is_unchanged(asked, etag):
-        return Response(status_code=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
+        return _unchanged(headers)
     try:
         part = select_range(asked, etag, record.size_bytes)
     except RangeNotSatisfiable:
@@ -91,6 +99,10 @@ async def _file_response(record: FileRecord, asked: Headers, service: JobService
             headers={"Content-Range": f"bytes */{record.size_bytes}"},
         )
     return await _stream(record, part, headers, service)
+
+
+def _unchanged(headers: dict[str, str]) -> Response:
+    return Response(status_code=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
 
 
 async def _stream(record: FileRecord, part: ByteRange | None, headers: dict[str, str], service: JobService) -> Response:

@@ -8,12 +8,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 
 from deployments.jobs.model import Job, JobQuery, JobStatus
+from deployments.jobs.service import JobService, Submission
 from serve_app.api.dependencies import LinksTo, Service, Tenant, require_json
 from serve_app.api.errors import documented
 from serve_app.api.links import Links
+from serve_app.api.preferences import PreferredWait
 from serve_app.api.schemas import JOB_ID_EXAMPLE, JobList, JobRequest, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+TAKES_NO_BODY = re.compile(r"/v1/jobs/[^/]+/(cancel|retry)")
 
 JobId = Annotated[str, Path(description="id of a job", examples=[JOB_ID_EXAMPLE])]
 IdempotencyKey = Annotated[
@@ -24,11 +28,6 @@ IdempotencyKey = Annotated[
         examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
     ),
 ]
-Prefer = Annotated[
-    str | None,
-    Header(description="RFC 7240; `wait=<seconds>` answers when the job has ended, or after that time", examples=["wait=20"]),
-]
-PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 ENDED: dict[int | str, dict[str, Any]] = {200: {"model": JobView, "description": "The job has ended"}}
 
@@ -46,17 +45,15 @@ async def create_job(
     service: Service,
     tenant: Tenant,
     links: LinksTo,
+    preferred_wait_s: PreferredWait,
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
 ) -> JobView:
     """Accept a job; it is on disk when this answers and survives any crash from then on.
 
     A media reference is `{"url"}`, `{"file_id"}` or `{"base64", "media_type"}`; a bare string is a URL or a file id.
     """
     submission = await service.submit(request.to_spec(), request.to_options(), tenant=tenant, idempotency_key=idempotency_key)
-    if not submission.created:
-        response.headers["Idempotency-Replayed"] = "true"
-    return await _answer(submission.job, prefer, response, service, links)
+    return await _accepted(submission, preferred_wait_s, response, service, links)
 
 
 @router.get("", summary="List jobs, newest first", responses=documented(422, 503))
@@ -100,7 +97,7 @@ async def delete_job(job_id: JobId, service: Service, tenant: Tenant) -> None:
 @router.post("/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=ENDED | documented(404, 422, 503))
 async def cancel_job(job_id: JobId, response: Response, service: Service, tenant: Tenant, links: LinksTo) -> JobView:
     """Cancel at once when queued (200), between two steps when running (202, `cancel_requested`); an ended job stays as it is (200)."""
-    return await _answer(await service.cancel(job_id, tenant=tenant), None, response, service, links)
+    return _shown(await service.cancel(job_id, tenant=tenant), response, links)
 
 
 @router.post("/{job_id}/retry", status_code=202, summary="Run an ended job again", responses=ENDED | documented(404, 409, 422, 429, 503))
@@ -110,20 +107,28 @@ async def retry_job(
     service: Service,
     tenant: Tenant,
     links: LinksTo,
+    preferred_wait_s: PreferredWait,
     idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
 ) -> JobView:
     """Submit an ended job again: a new job that names the old one in `retry_of`."""
     submission = await service.retry(job_id, tenant=tenant, idempotency_key=idempotency_key)
-    return await _answer(submission.job, prefer, response, service, links)
+    return await _accepted(submission, preferred_wait_s, response, service, links)
 
 
-async def _answer(job: Job, prefer: str | None, response: Response, service: Service, links: Links) -> JobView:
-    """Show a job that was asked for: 200 when it has ended, waiting for that as the client prefers."""
-    wait = PREFER_WAIT.search(prefer or "")
-    if wait is not None:
-        response.headers["Preference-Applied"] = f"wait={wait[1]}"
-        job = await service.get(job.id, wait_s=float(wait[1]), tenant=job.tenant)
+async def _accepted(submission: Submission, preferred_wait_s: int | None, response: Response, service: JobService, links: Links) -> JobView:
+    """Show a job that was submitted, waiting for its end as the client prefers."""
+    job = submission.job
+    if not submission.created:
+        response.headers["Idempotency-Replayed"] = "true"
+    if preferred_wait_s is not None:
+        wait_s = int(service.clamp_wait(preferred_wait_s))
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+        job = await service.wait(job, wait_s)
+    return _shown(job, response, links)
+
+
+def _shown(job: Job, response: Response, links: Links) -> JobView:
+    """Show a job that was asked for: 200 when it has ended, else 202."""
     response.headers["Location"] = links.job(job.id)
     if job.status.terminal:
         response.status_code = 200

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from deployments.jobs.errors import InvalidInput
 
 FILE_FIELD = "file"
+MAX_BOUNDARY_BYTES = 256  # the parser's limit; RFC 2046 allows 70
 NO_FILE = f"send one form field named {FILE_FIELD} with a file in it"
 
 
@@ -42,9 +43,9 @@ def _boundary(request: Request) -> bytes:
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type != b"multipart/form-data":
         raise HTTPException(415, "send the file as multipart/form-data: curl -F file=@portrait.jpg")
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise HTTPException(400, "the Content-Type has no boundary")
+    boundary = options.get(b"boundary", b"")
+    if not 0 < len(boundary) <= MAX_BOUNDARY_BYTES:
+        raise HTTPException(400, f"the Content-Type needs a boundary of at most {MAX_BOUNDARY_BYTES} bytes")
     return boundary
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from serve_app.api.errors import PROBLEM_MEDIA_TYPE
+from serve_app.api.errors import PROBLEM_MEDIA_TYPE, phrase_of
+from serve_app.api.files import PATH as UPLOADS
+from serve_app.api.origins import PROBES, SAFE_METHODS
 
 SNAPSHOT = Path("docs/openapi.json")
 
@@ -44,13 +46,26 @@ def install_openapi(app: FastAPI) -> None:
 def build_document(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document of an app, with problems under their own media type."""
     document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            for status_code, response in operation["responses"].items():
-                if status_code >= "400":  # FastAPI gives them the media type of the route's success
-                    (content,) = response["content"].values()
-                    response["content"] = {PROBLEM_MEDIA_TYPE: content}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            found = {int(status_code): response for status_code, response in operation["responses"].items()}
+            for status_code in {status_code for status_code in found if status_code >= 400} | _refusals(method.upper(), path):
+                found[status_code] = _problem(status_code, method)
+            operation["responses"] = {str(status_code): found[status_code] for status_code in sorted(found)}
     return document
+
+
+def _refusals(method: str, path: str) -> set[int]:
+    """Return the statuses that are answered before a request reaches its route, see origins.py and limits.py."""
+    refusals = set() if path in PROBES else {421}
+    if method not in SAFE_METHODS:
+        refusals |= {403, 413} if path == UPLOADS else {403, 411, 413}
+    return refusals
+
+
+def _problem(status_code: int, method: str) -> dict[str, Any]:
+    content = {} if method == "head" else {"content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    return {"description": phrase_of(status_code), **content}
 
 
 def to_text(document: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from deployments.storage.address import AllowList, is_public, parse_host
+from deployments.storage.address import AllowList, is_name, is_public, parse_host
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,18 @@ def test_allow_list_reads_names_addresses_and_networks():
 def test_allow_list_refuses_what_is_no_place(entry):
     with pytest.raises(ValueError, match="is no host"):
         AllowList.parse([entry])
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"), [("10.0.0", "cut short"), ("0x7f.1", "cut short"), ("minio:65536", "port"), ("10.0.0.1:0", "port")]
+)
+def test_allow_list_refuses_what_would_never_match(entry, reason):
+    with pytest.raises(ValueError, match=reason):
+        AllowList.parse([entry])
+
+
+@pytest.mark.parametrize(
+    ("host", "is_one"), [("a" * 63, True), ("a" * 64, False), ("a." * 126 + "a", True), ("a." * 127 + "a", False), ("a..b", False)]
+)
+def test_is_name_follows_the_limits_of_dns(host, is_one):
+    assert is_name(host) is is_one

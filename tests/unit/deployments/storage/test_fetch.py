@@ -18,6 +18,7 @@ import trustme
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 from PIL import Image
+from pydantic import ValidationError
 
 from deployments.jobs.errors import FetchFailed, InvalidInput, MediaTooLarge, ServiceError, UnsupportedMedia, UrlNotAllowed
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
@@ -199,6 +200,7 @@ BLOCKED = [
     "http://100.100.100.200/", "http://[fd00:ec2::254]/", "http://224.0.0.1/", "http://255.255.255.255/", "http://192.0.0.192/",
     "http://198.18.0.1/", "http://240.0.0.1/", "http://media.test:22/", "http://media.test:6379/", "http://media.test:99999/",
     "http://media.test:x/", "http://media.test:{m}/\r\nHost: 127.0.0.1", "http://media.test:{m}/a b", "http://[::1/", "http://exa mple/",
+    "http://" + "a" * 70 + ".test/", "http://" + "é" * 70 + ".test/", "http://" + "a." * 130 + "test/", "http://a..test/",
 ]  # fmt: skip
 
 
@@ -226,6 +228,12 @@ def test_check_url_takes_names_and_open_private_ports():
     fetcher = GuardedFetcher(FetchConfig(allow=("10.0.0.0/8", "minio:9000")))
     for url in ("https://example.com/a.png?sig=%2B", "http://10.1.2.3:9000/x", "http://minio:9000/b", "http://cache.lan:9000/"):
         fetcher.check_url(url)
+
+
+@pytest.mark.parametrize("entry", ["*.corp", "10.0.0", "127.1", "a b", "minio:99999", "minio:0", "10.0.0.5/8", "bücher.example"])
+def test_fetch_config_refuses_an_allowed_place_that_never_matches(entry):
+    with pytest.raises(ValidationError, match="allow"):
+        FetchConfig(allow=("minio", entry))
 
 
 async def test_fetch_hashes_types_and_keeps_the_file(world, tmp_path):
@@ -263,6 +271,9 @@ async def test_fetch_refuses_all_when_one_answer_is_private(world, tmp_path):
         "http://loop.test:{c}/",
         "http://a b/",
         "http://user:pw@media.test:{m}/picture",
+        "http://" + "a" * 70 + ".test/",
+        "//" + "a" * 70 + ".test/",
+        "http://[::1/",
     ],
 )
 async def test_fetch_checks_every_redirect(world, tmp_path, target):

@@ -16,13 +16,14 @@ import pytest
 from fastapi import FastAPI
 
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
+from deployments.jobs.config import StoreConfig
 from deployments.jobs.errors import UrlNotAllowed
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake
 from deployments.jobs.model import Claim, Job
 from deployments.jobs.ports import SystemClock
 from deployments.jobs.service import JobService
-from deployments.jobs.store import SqlJobStore, StoreConfig
+from deployments.jobs.store import SqlJobStore
 from deployments.storage.local import LocalStore
 from deployments.storage.upload import upload_stream
 from serve_app.api.app import create_api
@@ -70,9 +71,13 @@ def service(store: SqlJobStore, feed: EventFeed, tmp_path: Path) -> JobService:
 
 @pytest.fixture
 def app(service: JobService) -> FastAPI:
-    return create_api(
-        service, ApiConfig(max_body_bytes=20_000, max_upload_bytes=100_000, allowed_origins=frozenset({"https://studio.example"}))
+    config = ApiConfig(
+        max_body_bytes=20_000,
+        max_upload_bytes=100_000,
+        allowed_hosts=frozenset({"atelier.test"}),
+        allowed_origins=frozenset({"https://studio.example"}),
     )
+    return create_api(service, config)
 
 
 @pytest.fixture

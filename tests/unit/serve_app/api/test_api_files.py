@@ -45,6 +45,7 @@ async def test_create_file_skips_other_fields_and_takes_small_pieces(client):
     [
         (b"{}", "application/json", 415),
         (b"", "multipart/form-data", 400),
+        (b"", f"multipart/form-data; boundary={'b' * 257}", 400),
         (b"nonsense", "multipart/form-data; boundary=b", 400),
         (b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + PNG, "multipart/form-data; boundary=b", 400),
         (b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--b--\r\n', "multipart/form-data; boundary=b", 422),
@@ -133,6 +134,24 @@ async def test_read_headers_sends_no_body(client):
         ETAG,
         "bytes",
     )
+
+
+@pytest.mark.parametrize(("known", "status"), [(ETAG, 304), ('"x"', 200)])
+async def test_read_headers_says_that_nothing_changed(client, known, status):
+    file = await upload(client)
+    response = await client.head(file["url"], headers={"If-None-Match": known, "Range": "bytes=0-3"})
+    assert (response.status_code, response.headers["etag"], response.content) == (status, ETAG, b"")
+
+
+async def test_create_file_stops_reading_a_body_that_turns_out_too_long(client, tmp_path):
+    async def endless():
+        yield b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n'
+        for _ in range(1000):
+            yield b" " * 1000
+
+    response = await client.post("/v1/files", content=endless(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (413, "media_too_large", PROBLEM)
+    assert [p for p in (tmp_path / "objects").rglob("*") if p.is_file()] == []
 
 
 async def test_read_bytes_offers_a_safe_file_name(client):

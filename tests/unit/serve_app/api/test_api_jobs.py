@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import uuid
 from datetime import UTC, datetime
 
 import pytest
 
+from deployments.jobs.errors import StoreUnavailable
 from deployments.jobs.model import Artifact, JobError, Progress, Stage
+from deployments.jobs.service import ServiceConfig
 
+CURSOR_OF_40_NINES = base64.urlsafe_b64encode(b"9" * 40).decode()
 URL = "https://example.com/a.png"
 REQUEST = {"kind": "faceswap", "source": URL, "target": {"url": URL, "media_type": "image/png"}}
 PROBLEM = "application/problem+json"
@@ -68,6 +72,45 @@ async def test_create_job_answers_202_when_the_preferred_wait_is_over(client):
     assert (response.status_code, response.headers["preference-applied"]) == (202, "wait=0")
 
 
+@pytest.mark.parametrize(
+    ("prefer", "applied"),
+    [
+        ("wait=0", "wait=0"),
+        ('WAIT = "0"', "wait=0"),
+        ("respond-async; wait=1, wait=0", "wait=0"),
+        ("handling=lenient; wait=1", None),
+        ('note="a, wait=1"', None),
+        ("wait=soon", None),
+        ("wait=0, wait=9", "wait=0"),
+    ],
+)
+async def test_create_job_reads_preferences_as_the_rfc_says(client, prefer, applied):
+    response = await client.post("/v1/jobs", json=REQUEST, headers={"Prefer": prefer})
+    assert (response.status_code, response.headers.get("preference-applied")) == (202, applied)
+
+
+async def test_create_job_says_how_long_it_really_waited(client, service, monkeypatch):
+    monkeypatch.setattr(service, "_config", ServiceConfig(max_wait_s=0))
+    response = await client.post("/v1/jobs", json=REQUEST, headers=[("Prefer", "respond-async"), ("Prefer", "wait=999999999")])
+    assert (response.status_code, response.headers["preference-applied"]) == (202, "wait=0")
+
+
+@pytest.mark.parametrize("path", ["", "/{ended}/retry"])
+async def test_submit_answers_202_when_the_store_goes_away_while_waiting(client, store, feed, monkeypatch, path):
+    async def away(*_):
+        raise StoreUnavailable("away")
+
+    ended = (await submit(client))["id"]
+    await client.post(f"/v1/jobs/{ended}/cancel")
+    monkeypatch.setattr(store, "history", away)
+    monkeypatch.setattr(feed, "subscribe", lambda *_: (_ for _ in ()).throw(StoreUnavailable("away")))
+    body = {} if path else {"json": REQUEST}
+    response = await client.post(f"/v1/jobs{path.format(ended=ended)}", headers={"Prefer": "wait=5"}, **body)
+    job = response.json()
+    assert (response.status_code, job["status"]) == (202, "queued")
+    assert response.headers["location"] == f"http://atelier.test/v1/jobs/{job['id']}"
+
+
 async def test_create_job_refuses_more_than_the_pool_admits(client):
     for _ in range(5):
         await submit(client)
@@ -77,7 +120,12 @@ async def test_create_job_refuses_more_than_the_pool_admits(client):
 
 
 async def test_create_job_names_one_fault_of_a_media_reference(client):
-    for source, pointer in [({"url": "ftp://example.com/a"}, "/source/url"), ({"uri": URL}, "/source"), (7, "/source")]:
+    for source, pointer in [
+        ({"url": "ftp://example.com/a"}, "/source/url"),
+        ({"uri": URL}, "/source"),
+        (7, "/source"),
+        ({"url": URL, "x": 1}, "/source/x"),
+    ]:
         response = await client.post("/v1/jobs", json=REQUEST | {"source": source})
         assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
@@ -129,13 +177,55 @@ async def test_create_job_refuses_bodies_that_are_no_json(client, content, media
     assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (status, code, PROBLEM)
 
 
-async def test_create_job_stops_reading_a_body_that_turns_out_too_long(client):
-    async def endless():
-        for _ in range(100):
-            yield b" " * 1000
+async def chunks():
+    yield b"{}"
+    pytest.fail("a body of undeclared length was read on")
 
-    response = await client.post("/v1/jobs", content=endless(), headers={"Content-Type": "application/json"})
-    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (413, "media_too_large", PROBLEM)
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", ""), ("GET", ""), ("DELETE", f"/{UNKNOWN}"), ("POST", f"/{UNKNOWN}/cancel"), ("POST", f"/{UNKNOWN}/retry")],
+)
+async def test_jobs_refuse_a_body_of_undeclared_length_unread(client, method, path):
+    response = await client.request(method, f"/v1/jobs{path}", content=chunks(), headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["code"], response.headers["content-type"]) == (411, "length_required", PROBLEM)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("HEAD", ""), ("DELETE", f"/{UNKNOWN}"), ("POST", f"/{UNKNOWN}/cancel"), ("POST", f"/{UNKNOWN}/retry")],
+)
+async def test_jobs_refuse_a_body_where_none_belongs(client, method, path):
+    response = await client.request(method, f"/v1/jobs{path}", content=b"{}")
+    assert (response.status_code, response.headers["content-type"]) == (413, PROBLEM)
+
+
+async def test_create_job_refuses_a_length_that_no_body_has(client):
+    response = await client.post("/v1/jobs", content=b"{}", headers={"Content-Length": "9" * 5000, "Content-Type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (413, "media_too_large")
+
+
+@pytest.mark.parametrize("name", ["", "source", "output"])
+async def test_create_job_answers_very_many_unknown_fields_with_one_error(client, name):
+    unknown = {f"key{'x' * 100}{n}": n for n in range(100)}
+    body = REQUEST | ({name: unknown | ({"url": URL} if name == "source" else {})} if name else unknown)
+    response = await client.post("/v1/jobs", json=body)
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["pointer"]) == (422, f"/{name}" if name else "")
+    assert error["detail"].count("keyxxx") == 3
+    assert len(error["detail"]) < 250
+
+
+async def test_create_job_counts_labels_before_it_reads_them(client):
+    response = await client.post("/v1/jobs", json=REQUEST | {"labels": {f"?{n}": n for n in range(17)}})
+    assert response.json()["errors"] == [{"pointer": "/labels", "detail": "a job has at most 16 labels"}]
+
+
+async def test_create_job_shows_no_more_than_twenty_errors(client):
+    response = await client.post(
+        "/v1/jobs", json={"labels": {f"?{n}": n for n in range(16)}, "a": 1, "b": 1, "c": 1, "priority": "x", "timeout_s": "x"}
+    )
+    assert (response.status_code, 15 < len(response.json()["errors"]) <= 20) == (422, True)
 
 
 async def test_read_job_shows_progress(client, store, next_job):
@@ -179,7 +269,18 @@ async def test_list_jobs_filters_and_pages(client):
     assert len((await client.get("/v1/jobs", params={"kind": "faceswap", "status": "queued"})).json()["jobs"]) == 4
 
 
-@pytest.mark.parametrize("query", [{"cursor": "x"}, {"limit": 0}, {"status": "lost"}, {"label": "noseparator"}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"cursor": "x"},
+        {"cursor": CURSOR_OF_40_NINES},
+        {"cursor": "LTE"},
+        {"cursor": "ü"},
+        {"limit": 0},
+        {"status": "lost"},
+        {"label": "noseparator"},
+    ],
+)
 async def test_list_jobs_refuses_bad_queries(client, query):
     response = await client.get("/v1/jobs", params=query)
     assert (response.status_code, response.headers["content-type"]) == (422, PROBLEM)
@@ -206,6 +307,16 @@ async def test_retry_job_makes_another(client):
     assert (early.status_code, early.json()["code"]) == (409, "job_not_terminal")
     assert (response.status_code, response.json()["retry_of"]) == (202, job["id"])
     assert response.headers["location"].endswith(response.json()["id"])
+
+
+async def test_retry_job_replays_an_idempotency_key_although_the_old_job_is_gone(client):
+    job = await submit(client)
+    await client.post(f"/v1/jobs/{job['id']}/cancel")
+    first = await client.post(f"/v1/jobs/{job['id']}/retry", headers={"Idempotency-Key": "k"})
+    await client.delete(f"/v1/jobs/{job['id']}")
+    again = await client.post(f"/v1/jobs/{job['id']}/retry", headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()["id"], again.headers["idempotency-replayed"]) == (202, first.json()["id"], "true")
+    assert "idempotency-replayed" not in first.headers
 
 
 async def test_delete_job_removes_an_ended_one(client):

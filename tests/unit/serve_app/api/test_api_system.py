@@ -110,7 +110,7 @@ def test_status_of_knows_every_error():
 async def test_links_follow_the_public_address(service):
     import httpx
 
-    app = create_api(service, ApiConfig(public_base_url="https://atelier.example/x/"))
+    app = create_api(service, ApiConfig(public_base_url="https://atelier.example/x/", allowed_hosts=frozenset({"inside"})))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inside:8000") as client:
         response = await client.post("/v1/jobs", json={"source": "https://example.com/a", "target": "https://example.com/b"})
     assert response.headers["location"] == f"https://atelier.example/x/v1/jobs/{response.json()['id']}"
@@ -133,11 +133,24 @@ def test_openapi_snapshot_is_true():
     )
 
 
+def test_openapi_documents_what_is_refused_before_a_route():
+    paths = json.loads((ROOT / SNAPSHOT).read_text(encoding="utf-8"))["paths"]
+    assert {"403", "411", "413", "421"} <= paths["/v1/jobs"]["post"]["responses"].keys()
+    assert {"411", "413"} <= paths["/v1/jobs/{job_id}/cancel"]["post"]["responses"].keys()
+    assert "411" not in paths["/v1/files"]["post"]["responses"]
+    assert "421" not in paths["/health"]["get"]["responses"]
+    assert list(paths["/v1/files/{file_id}"]["head"]["responses"]) == ["200", "304", "404", "421", "422", "503"]
+
+
 def test_openapi_documents_problems_of_every_operation():
     document = json.loads((ROOT / SNAPSHOT).read_text(encoding="utf-8"))
     failures = [
-        r for operations in document["paths"].values() for op in operations.values() for code, r in op["responses"].items() if code >= "400"
+        (method, r)
+        for operations in document["paths"].values()
+        for method, op in operations.items()
+        for code, r in op["responses"].items()
+        if code >= "400"
     ]
     assert failures
-    assert all(list(response["content"]) == [PROBLEM] for response in failures)
+    assert all(list(response.get("content", {})) == ([] if method == "head" else [PROBLEM]) for method, response in failures)
     assert "HTTPValidationError" not in document["components"]["schemas"]
