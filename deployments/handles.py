@@ -77,10 +77,9 @@ class StoreHandle:
         job: Job = await self._call("cancel", tenant, job_id)
         return job
 
-    async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
+    async def delete(self, tenant: str, job_id: str) -> None:
         """See the port."""
-        files: tuple[FileRecord, ...] = await self._call("delete", tenant, job_id)
-        return files
+        await self._call("delete", tenant, job_id)
 
     async def claim(self, claim: Claim) -> Job | None:
         """See the port."""

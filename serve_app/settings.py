@@ -55,6 +55,9 @@ ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that ar
     ("worker", "drain_s"): "args.pools.<name>.graceful_shutdown_timeout_s in serve_config.yaml",
     ("face_swap", "limits"): "the media settings",
     ("face_swap", "session", "device"): "args.profile in serve_config.yaml",
+    ("intake", "upload_bytes"): "media.max_bytes",
+    ("api", "max_upload_bytes"): "media.max_bytes",
+    ("api", "bind_host"): "HOST",
     ("api", "title"): "the code",
     ("api", "version"): "the code",
 }
@@ -116,8 +119,8 @@ class Settings(BaseSettings):
     fetch: FetchConfig = Field({}, description="inputs by URL")  # type: ignore[assignment]  # same
     inputs: InputCacheConfig = Field({}, description="cache of inputs on each machine")  # type: ignore[assignment]  # same
     face_swap: FaceSwapConfig = Field({}, description="face-swap engine")  # type: ignore[assignment]  # same
-    api: ApiConfig = Field(ApiConfig(), description="HTTP API")
-    intake: IntakeLimits = Field(IntakeLimits(), description="upper bounds of uploads")
+    api: ApiConfig = Field({}, description="HTTP API")  # type: ignore[assignment]  # same
+    intake: IntakeLimits = Field({}, description="upper bounds of uploads")  # type: ignore[assignment]  # same
     service: ServiceConfig = Field(ServiceConfig(), description="upper bounds of requests")
 
     @classmethod
@@ -202,6 +205,18 @@ class Settings(BaseSettings):
     def _fetch_within_the_limits(cls, value: object, info: ValidationInfo) -> object:
         media = info.data.get("media")
         return _fill(value, allow=info.data.get("fetch_allow"), max_bytes=media.max_bytes if media else None)
+
+    @field_validator("api", mode="before")
+    @classmethod
+    def _api_listens_and_takes_what_jobs_take(cls, value: object, info: ValidationInfo) -> object:
+        media = info.data.get("media")
+        return _fill(value, bind_host=info.data.get("host"), max_upload_bytes=media.max_bytes if media else None)
+
+    @field_validator("intake", mode="before")
+    @classmethod
+    def _uploads_are_what_jobs_take(cls, value: object, info: ValidationInfo) -> object:
+        media = info.data.get("media")
+        return _fill(value, upload_bytes=media.max_bytes if media else None)
 
     @field_validator("face_swap", mode="before")
     @classmethod

@@ -94,8 +94,8 @@ class JobStore(Protocol):
             JobNotFound: no such job for this tenant.
         """
 
-    async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
-        """Forget an ended job and return the files that were its outputs, so that the caller removes the bytes.
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """Forget an ended job and the records of its files, whose bytes the caller has removed.
 
         Raises:
             JobNotFound: no such job for this tenant.

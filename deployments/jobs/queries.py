@@ -84,13 +84,10 @@ def update_job(connection: sa.Connection, job: Job, **more: str) -> None:
     connection.execute(JOBS.update().where(JOBS.c.id == job.id).values(**changes_of(job), **more))
 
 
-def delete_job(connection: sa.Connection, job_id: str) -> tuple[FileRecord, ...]:
-    """Remove a job with its events, labels and file records; return the latter."""
-    rows = connection.execute(sa.select(FILES).where(FILES.c.job_id == job_id)).mappings()
-    files = tuple(file_of_row(row) for row in rows)
+def delete_job(connection: sa.Connection, job_id: str) -> None:
+    """Remove a job with its events, labels and file records."""
     for table, column in ((FILES, FILES.c.job_id), (EVENTS, EVENTS.c.job_id), (JOB_LABELS, JOB_LABELS.c.job_id), (JOBS, JOBS.c.id)):
         connection.execute(table.delete().where(column == job_id))
-    return files
 
 
 def select_claimed(connection: sa.Connection, claim: Claim) -> Job | None:

@@ -195,11 +195,14 @@ class JobService:
         Raises:
             JobNotTerminal: the job has not ended.
         """
-        for record in await self._store.delete(tenant, _checked_job_id(job_id)):
-            try:
-                await self._uploader.delete(record.key)
-            except Unavailable:  # the job is gone and stays gone; the object is left for a sweep
-                log.warning("artifact not removed", extra=fields(action="artifact_orphaned", job_id=job_id, key=record.key))
+        # The bytes go first: whatever breaks in between, the job still names what is left, and the same request finishes it.
+        job = await self._store.get(tenant, _checked_job_id(job_id))
+        if not job.status.terminal:
+            raise JobNotTerminal(job_id, job.status)
+        for artifact in job.outputs:
+            await self._uploader.delete(artifact.uri.partition("://")[2])
+        with contextlib.suppress(JobNotFound):  # an equal request was faster
+            await self._store.delete(tenant, job_id)
 
     # Events.
 

@@ -138,16 +138,16 @@ class SqlJobStore:
 
         return self._board.shown(await self._db.write(operation))
 
-    async def delete(self, tenant: str, job_id: str) -> tuple[FileRecord, ...]:
+    async def delete(self, tenant: str, job_id: str) -> None:
         """See :meth:`deployments.jobs.ports.JobStore.delete`."""
 
-        def operation(tx: Transaction) -> tuple[FileRecord, ...]:
+        def operation(tx: Transaction) -> None:
             job = queries.select_job(tx.connection, tenant, job_id)
             if not job.status.terminal:
                 raise JobNotTerminal(job_id, job.status)
-            return queries.delete_job(tx.connection, job_id)
+            queries.delete_job(tx.connection, job_id)
 
-        return await self._db.write(operation)
+        await self._db.write(operation)
 
     async def add_file(self, record: FileRecord) -> FileRecord:
         """See :meth:`deployments.jobs.ports.JobStore.add_file`."""

@@ -245,13 +245,17 @@ async def test_delete_removes_the_job_and_the_bytes_of_its_outputs(service, stor
         await objects.size(record.key)
 
 
-async def test_delete_forgets_the_job_although_its_bytes_cannot_be_removed(service, store, objects, claim, monkeypatch):
+async def test_delete_keeps_the_job_while_its_bytes_cannot_be_removed(service, store, objects, claim, monkeypatch):
     async def away(key: str) -> None:
         raise UploadFailed("away")
 
     job = (await service.submit(spec())).job
     await finish(store, claim, Artifact(str(uuid.uuid4()), "r.png", "image/png", "local://artifacts/r.png", 3, "0" * 64))
-    monkeypatch.setattr(objects, "delete", away)
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "delete", away)
+        with pytest.raises(UploadFailed):
+            await service.delete(job.id)
+    assert (await service.get(job.id)).outputs
     await service.delete(job.id)
     with pytest.raises(JobNotFound):
         await service.get(job.id)
