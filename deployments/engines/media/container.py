@@ -2,7 +2,8 @@
 
 Left alone, FFmpeg follows what a file says: a playlist named .mp4 fetched URLs of our network and read other local files.
 The whitelists stop that (an HLS, ffconcat, SDP or DASH text never reaches its demuxer). What an MP4 declares is checked before FFmpeg
-builds its index (``iso_boxes``), and every decoder refuses frames over the limit before it takes memory for them.
+builds its index (``iso_boxes``), and what the tracks of a Matroska file expand to before it reads frames (``ebml_tracks``). Every
+decoder refuses frames over the limit before it takes memory for them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -20,6 +21,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from deployments.engines.media.ebml_tracks import MaskedFile, check_tracks
 from deployments.engines.media.iso_boxes import MAX_TRACKS, check_index
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.errors import UnsupportedMedia
@@ -52,10 +54,11 @@ def open_media(path: Path, media_type: str, limits: MediaLimits) -> Iterator[Inp
 
     Raises:
         UnsupportedMedia: FFmpeg cannot read it; also for errors while the block demuxes, decodes or encodes.
-        MediaTooLarge: the index of an MP4 is over the limits.
+        MediaTooLarge: the index of an MP4, or the tracks of a Matroska file, are over the limits.
     """
     if DEMUXERS[media_type] == "mov":
         check_index(path, limits)
+    masked_places = check_tracks(path) if DEMUXERS[media_type] == "matroska" else ()
     # FFmpeg counts the lines that a codec pads, hence twice: our own check of each frame is the exact one.
     frame_bound = {"max_pixels": str(2 * limits.max_video_pixels)}
     options = {
@@ -67,7 +70,10 @@ def open_media(path: Path, media_type: str, limits: MediaLimits) -> Iterator[Inp
     }
     try:
         # Titles in a file may be in any encoding: a strict reading would fail on them.
-        with av.open(path, "r", options=options, metadata_errors="replace") as container:
+        with (
+            _input(path, masked_places) as file,
+            av.open(file, "r", options=options, metadata_errors="replace") as container,
+        ):
             for stream in container.streams.video:
                 if codec_name(stream) is not None:
                     stream.codec_context.options = frame_bound  # for the decoder itself: a stream may grow on its way
@@ -76,6 +82,16 @@ def open_media(path: Path, media_type: str, limits: MediaLimits) -> Iterator[Inp
         raise UnsupportedMedia(
             f"the file cannot be read to its end as {media_type}: it is cut off or damaged, encode or send it again"
         ) from error
+
+
+@contextmanager
+def _input(path: Path, masked_places: tuple[int, ...]) -> Iterator[Any]:  # PyAV's type asks for IO[bytes], it uses read, seek and tell
+    """Give what PyAV opens: the path, or where something has to be hidden, a file of Python's."""
+    if not masked_places:
+        yield path
+        return
+    with path.open("rb") as file:
+        yield MaskedFile(file, masked_places)
 
 
 def codec_name(stream: VideoStream | AudioStream) -> str | None:
