@@ -68,7 +68,7 @@ format: $(DEV) ## rewrite the code as check wants it
 	$(BIN)/ruff check --fix .
 
 bench: $(RUNTIME) ## measure; each script prints a ratio against its own limit
-	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python -m "bench.$$(basename "$$script" .py)" $(ARGS); done
 
 env: $(DEV) ## only make .venv, with the developer's tools
 

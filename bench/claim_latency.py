@@ -1,6 +1,6 @@
 """From a submit to the moment a waiting worker has the job, against a bare actor's round trip in the same run.
 
-    python bench/claim_latency.py [--rounds 400]
+    python -m bench.claim_latency [--rounds 400]
 
 Three processes, as in production: this one submits, an actor claims with a long poll as a worker replica does, and between them the
 real store's actor with its database. The least this can cost is one way to the store, two commits (of the job and of its lease) and
@@ -18,8 +18,8 @@ import time
 import uuid
 from typing import Any
 
-from support.local_ray import data_folder, local_ray
-from support.series import Series, show_durations, show_ratio
+from bench.support.local_ray import data_folder, local_ray
+from bench.support.series import Series, show_durations, show_ratio
 
 TURNS = 4
 WARM_UP_ROUNDS = 20
@@ -31,10 +31,10 @@ SETTLE_S = (0.01, 0.03)  # the claim gets so long to arrive at the store and to 
 class Claimer:
     """A worker as the store sees it: claims, and ends what it got."""
 
-    def __init__(self, config: Any) -> None:  # noqa: ANN401 -- a StoreConfig, imported once the environment is set
+    def __init__(self) -> None:
         from deployments.handles import StoreHandle
 
-        self._store = StoreHandle(config)
+        self._store = StoreHandle()
 
     async def take(self) -> tuple[str, float]:
         """Wait for a job; return its id and when it was here."""
@@ -68,13 +68,12 @@ async def measure(database_url: str, rounds: int) -> None:
     """Let the bare round trip and the way of a job take turns."""
     import ray
 
-    from deployments.handles import StoreHandle
+    from deployments.handles import StoreHandle, ensure_store
     from deployments.jobs.config import StoreConfig
 
-    config = StoreConfig(database_url=database_url)
-    store = StoreHandle(config)
-    await store.connect()
-    claimer = ray.remote(Claimer).options(num_cpus=0).remote(config)
+    await ensure_store(StoreConfig(database_url=database_url))
+    store = StoreHandle()
+    claimer = ray.remote(Claimer).options(num_cpus=0).remote()
     noop = ray.remote(Noop).options(num_cpus=0).remote()
     await asyncio.gather(round_trips(noop, WARM_UP_ROUNDS), submits(store, claimer, WARM_UP_ROUNDS))
     pairs = [(await round_trips(noop, rounds), await submits(store, claimer, rounds)) for _ in range(TURNS)]

@@ -1,6 +1,6 @@
 """Swaps every ordered pair of the single-face sample pictures and prints what a face recogniser thinks of the results.
 
-    python bench/face_pairs.py [OUT_FOLDER]
+    python -m bench.face_pairs [OUT_FOLDER]
 
 Prints one line a pair (SFace cosine of the result to the source and to the target; 0.363 and more means one person). With a folder it
 writes ``face_pairs.png`` there: sources down, targets across, the originals on the border. The recogniser is independent of the

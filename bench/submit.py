@@ -1,6 +1,6 @@
 """Durable submits per second, against a no-op endpoint of the same Serve proxy in the same run.
 
-    python bench/submit.py [--seconds 3] [--turns 4]
+    python -m bench.submit [--seconds 3] [--turns 4]
 
 A submit is `POST /v1/jobs` answered 202, which is after the job was committed to disk. No worker runs, so nothing competes for the
 cores but the client, which is this process. Below stand what the way to the disk costs without HTTP and Ray (the store in this
@@ -22,8 +22,9 @@ from typing import Any
 
 import aiohttp
 from fastapi import FastAPI
-from support.local_ray import data_folder, local_ray
-from support.series import Series, measure_load, show_load, show_ratio
+
+from bench.support.local_ray import data_folder, local_ray
+from bench.support.series import Series, measure_load, show_load, show_ratio
 
 CONCURRENCIES = (1, 32)  # callers that each wait for their answer
 POOL = "faceswap"
@@ -87,11 +88,10 @@ def deploy() -> str:
 async def measure_endpoints(url: str, turn_s: float, turns: int) -> None:
     """Let the two endpoints take turns."""
     from deployments.handles import StoreHandle
-    from serve_app.settings import Settings
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
         noop, submit = poster(client, f"{url}/noop/jobs"), poster(client, f"{url}/v1/jobs")
-        store = StoreHandle(Settings().store)
+        store = StoreHandle()
         for concurrency in CONCURRENCIES:
             pairs: list[tuple[Series, Series]] = []
             for seconds in (WARM_UP_S, *[turn_s] * turns):
