@@ -11,8 +11,10 @@ from serve_app.settings import Settings
 SWAPPED_WITH = {"faceswap": ("yunet", "face_mesh", "face_geometry")}  # models by pool, names of configs/models.yaml
 DESCRIPTIONS = {"faceswap": ("mesh", "swaps faces through a canonical texture atlas; needs no weights beyond the bundled ones")}
 
-READ = ("image/png", "image/jpeg", "image/webp", "video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/x-msvideo")
-WRITTEN = ("image/png", "image/jpeg", "image/webp", "video/mp4")
+PICTURES = ("image/png", "image/jpeg", "image/webp")
+VIDEOS = ("video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/x-msvideo", "image/gif")
+READ = PICTURES + VIDEOS
+WRITTEN = (*PICTURES, "video/mp4")
 
 
 def describe(settings: Settings, manifest: Path, pools: frozenset[str]) -> Capabilities:
@@ -25,7 +27,7 @@ def describe(settings: Settings, manifest: Path, pools: frozenset[str]) -> Capab
             pool=pool,
             description=DESCRIPTIONS[pool][1],
             models=tuple(
-                ModelInfo(name=m.name, licence=m.licence, source=m.source, sha256=m.sha256)
+                ModelInfo(name=m.name, licence=m.licence, commercial_use=m.commercial_use, source=m.source, sha256=m.sha256)
                 for m in map(models.__getitem__, SWAPPED_WITH[pool])
             ),
         )
@@ -37,7 +39,7 @@ def describe(settings: Settings, manifest: Path, pools: frozenset[str]) -> Capab
         body_bytes=settings.api.max_body_bytes,
         wait_s=settings.service.max_wait_s,
         picture_pixels=settings.media.max_pixels,
-        video_side_px=settings.media.max_side_px,
+        video_pixels=settings.media.max_video_pixels,
         video_duration_s=settings.media.max_duration_s,
     )
     return Capabilities(engines=engines, formats=MediaFormats(read=READ, write=WRITTEN), limits=limits)

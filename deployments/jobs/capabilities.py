@@ -19,7 +19,7 @@ class ModelInfo(Described):
     licence: str = Field(description="SPDX expression where one fits", examples=["MIT"])
     source: str = Field(description="where the file comes from", examples=["OpenCV Zoo"])
     sha256: str | None = None
-    loaded: bool = True  # False: known, but its file is not installed
+    commercial_use: bool = Field(description="whether the licence of the weights allows it")
 
 
 class EngineInfo(Described):
@@ -47,7 +47,7 @@ class LimitsInfo(Described):
     body_bytes: int = Field(description="a JSON request body")
     wait_s: float = Field(description="longest wait of one request")
     picture_pixels: int | None = None
-    video_side_px: int | None = None
+    video_pixels: int | None = Field(None, description="width x height of a video's frame")
     video_duration_s: float | None = None
 
 

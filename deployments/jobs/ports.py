@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -234,7 +234,6 @@ class EngineTask:
     spec: JsonObject
     inputs: Mapping[str, LocalMedia]
     work_dir: Path
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):

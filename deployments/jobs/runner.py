@@ -176,7 +176,7 @@ class JobRunner:
             await asyncio.wait(fetching.values())
 
     async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia], work_dir: Path) -> list[OutputFile]:
-        task = EngineTask(attempt.job.spec, inputs, work_dir, attempt.job.labels)
+        task = EngineTask(attempt.job.spec, inputs, work_dir)
         files: list[OutputFile] = []
         async with contextlib.aclosing(iterate_in_thread(self._engine.run(task), self._executor)) as items:
             async for item in items:

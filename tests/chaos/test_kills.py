@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.jobs import frames_done, read, submit, upload_media, wait_for, wait_for_end
+from tests.jobs import events, frames_done, read, submit, upload_media, wait_for, wait_for_end
 
 REPLACE_STORE = """
 import asyncio, sys, time
@@ -58,6 +58,22 @@ def test_a_killed_worker_costs_one_attempt(api, cluster, running):
 def test_a_killed_ingress_costs_nothing(api, cluster, running):
     cluster.kill(REPLICA + "Ingress")
     assert_one_result(api, cluster, wait_for_end(api, running["id"]), ["succeeded"])
+
+
+def test_a_stream_goes_on_where_a_killed_ingress_broke_it(api, cluster, running):
+    path = f"/v1/jobs/{running['id']}/events"
+    seen = []
+    with pytest.raises(httpx.TransportError), api.stream("GET", path) as stream:
+        for event in events(stream.iter_lines()):
+            seen.append(event)
+            if len(seen) == 4:
+                cluster.kill(REPLICA + "Ingress")
+    read(api, running["id"])  # returns when there is an ingress again
+    with api.stream("GET", path, headers={"Last-Event-ID": seen[-1]["id"]}) as stream:
+        later = list(events(stream.iter_lines()))
+    numbers = [tuple(map(int, event["id"].split("-"))) for event in seen + later]
+    assert numbers == sorted(set(numbers))  # none twice, in order
+    assert [event["status"] for event in seen + later if event["type"] == "state"] == ["queued", "running", "succeeded"]
 
 
 def test_a_killed_uploader_costs_nothing(api, cluster, running):

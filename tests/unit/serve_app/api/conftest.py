@@ -32,7 +32,10 @@ from serve_app.api.config import ApiConfig
 CAPABILITIES = Capabilities(
     engines=(
         EngineInfo(
-            name="embedded", kind="faceswap", pool="faceswap", models=(ModelInfo(name="yunet", licence="MIT", source="OpenCV Zoo"),)
+            name="embedded",
+            kind="faceswap",
+            pool="faceswap",
+            models=(ModelInfo(name="yunet", licence="MIT", commercial_use=True, source="OpenCV Zoo"),),
         ),
     ),
     formats=MediaFormats(read=("image/png",), write=("image/png",)),
