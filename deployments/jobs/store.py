@@ -360,6 +360,8 @@ class SqlJobStore:
     async def _lose(self, lease: Lease) -> None:
         def move(tx: Transaction, job: Job) -> Job:
             lost = transitions.lose(job, now=tx.now, heard=lease.heard)
+            if lost.status is JobStatus.CANCELLED:  # as asked for: no error
+                return self._apply(tx, lost)
             record = lost.attempts[-1]
             return self._apply(tx, lost, lost.error or JobError(record.outcome, record.message or "", retryable=True))
 

@@ -267,13 +267,15 @@ async def test_cancel_reaches_a_running_job_by_its_heartbeat(store, new_job, cla
     assert (await store.get(TENANT, job.id)).status is JobStatus.CANCELLED
 
 
-async def test_cancel_of_a_job_whose_worker_died_ends_it(store, new_job, claim, clock):
+async def test_cancel_of_a_job_whose_worker_died_ends_it_without_an_error(store, new_job, claim, clock):
     await store.create(new_job())
     job = await store.claim(claim())
+    await store.heartbeat(job.id, 1, None)
     await store.cancel(TENANT, job.id)
     clock.advance(16)
     await store.sweep()
     assert (await store.get(TENANT, job.id)).status is JobStatus.CANCELLED
+    assert [event.error for event in await store.history(TENANT, job.id)] == [None, None, None]
 
 
 async def test_cancel_of_an_ended_job_changes_nothing(store, new_job, claim):
