@@ -12,6 +12,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.synced-$(EXTRA)
 DEV := .venv/.synced-$(EXTRA)-dev
 NEEDS_RAY := serve or chaos
+PARALLEL := -n auto --dist loadscope
 COMPILE := $(UV) --no-config pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --only-binary :all: \
 	--no-emit-package opencv-python --no-annotate --no-header --quiet $(UPGRADE)
 
@@ -48,7 +49,7 @@ serve: $(RUNTIME) ## serve on HOST and PORT until Ctrl-C
 test: test-unit test-serve ## every test that needs no GPU
 
 test-unit: $(DEV) ## what needs no Ray cluster
-	$(BIN)/pytest -m "not ($(NEEDS_RAY) or gpu)" $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "not ($(NEEDS_RAY) or gpu)" $(ARGS)
 
 test-serve: $(DEV) ## a real local Ray cluster, its processes killed
 	$(BIN)/pytest -m "($(NEEDS_RAY)) and not gpu" $(ARGS)
@@ -61,7 +62,7 @@ check: $(DEV) ## format, lint, contracts, types, fast tests: under a minute, bef
 	$(BIN)/ruff check --quiet .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not ($(NEEDS_RAY) or gpu or slow)" $(ARGS)
+	$(BIN)/pytest -q $(PARALLEL) -m "not ($(NEEDS_RAY) or gpu or slow)" $(ARGS)
 
 format: $(DEV) ## rewrite the code as check wants it
 	$(BIN)/ruff format .

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("no PostgreSQL server binaries in /usr/lib/postgresql (Debian: apt-get install postgresql)")
     bin_dir = binaries[-1].parent
     home = tmp_path_factory.mktemp("postgres")
-    for folder in (home, *home.parents[:2]):
+    for folder in (home, *takewhile(lambda parent: parent.name.startswith(("pytest-", "popen-")), home.parents)):
         folder.chmod(0o755)
     shutil.chown(home, "postgres")
     as_postgres = ["runuser", "-u", "postgres", "--"]
