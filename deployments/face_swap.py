@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.face_swap.engine import FaceSwapEngine
 from deployments.engines.models import load_manifest
+from deployments.jobs.slots import FixedSlots
+from deployments.jobs.threads import ThreadedEngine
 from deployments.worker import Worker, WorkerSetup, build_worker
 
 CAPABILITIES = frozenset({"mesh"})
@@ -30,7 +33,9 @@ class FaceSwap:
             Unavailable: this machine does not see the object store.
         """
         engine = FaceSwapEngine.load(config, load_manifest(manifest))
-        worker = await build_worker(setup, engine, CAPABILITIES, uploader)
+        slots = setup.worker.slots
+        threaded = ThreadedEngine(engine, ThreadPoolExecutor(slots, "engine"))
+        worker = await build_worker(setup, threaded, FixedSlots(slots, CAPABILITIES), uploader)
         worker.start()
         self._worker = worker
 

@@ -23,6 +23,10 @@ from deployments.jobs.events import EventBatch, EventId, JobEvent
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import (
     Artifact,
+    BackendHealth,
+    BackendHold,
+    BackendSpec,
+    BackendState,
     Claim,
     Depth,
     FileRecord,
@@ -30,11 +34,14 @@ from deployments.jobs.model import (
     JobError,
     JobPage,
     JobQuery,
+    JsonObject,
     NewJob,
+    Preview,
     Progress,
     Repeat,
     ScalingDecision,
     Stats,
+    StoredWorkflow,
     Verdict,
 )
 from deployments.jobs.ports import StoredObject, UploadToken
@@ -47,7 +54,7 @@ REPLACE_TIMEOUT_S = 60.0
 
 
 class StoreHandle:
-    """Implements :class:`deployments.jobs.ports.JobStore` over the store's actor, found by its name."""
+    """Implements the stores of :mod:`deployments.jobs.ports` over the store's actor, found by its name."""
 
     def __init__(self) -> None:
         self._actor: ActorHandle[Any] | None = None
@@ -91,13 +98,23 @@ class StoreHandle:
         verdict: Verdict = await self._call("heartbeat", job_id, attempt, progress, timeout_s=HEARTBEAT_TIMEOUT_S)
         return verdict
 
-    async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
+    async def finish(
+        self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float], facts: JsonObject | None = None
+    ) -> Verdict:
         """See the port."""
-        return await self._verdict("finish", job_id, attempt, tuple(outputs), dict(timings))
+        return await self._verdict("finish", job_id, attempt, tuple(outputs), dict(timings), facts)
 
-    async def fail(self, job_id: str, attempt: int, error: JobError, timings: Mapping[str, float]) -> Verdict:
+    async def fail(
+        self,
+        job_id: str,
+        attempt: int,
+        error: JobError,
+        timings: Mapping[str, float],
+        outputs: Sequence[Artifact] = (),
+        facts: JsonObject | None = None,
+    ) -> Verdict:
         """See the port."""
-        return await self._verdict("fail", job_id, attempt, error, dict(timings))
+        return await self._verdict("fail", job_id, attempt, error, dict(timings), tuple(outputs), facts)
 
     async def withdraw(self, owner: str) -> None:
         """See the port."""
@@ -150,15 +167,73 @@ class StoreHandle:
         decisions: tuple[ScalingDecision, ...] = await self._call("scaling")
         return decisions
 
+    async def put_workflow(self, workflow: StoredWorkflow) -> StoredWorkflow:
+        """See the port."""
+        stored: StoredWorkflow = await self._call("put_workflow", workflow)
+        return stored
+
+    async def get_workflow(self, tenant: str, name: str, version: int | None = None) -> StoredWorkflow:
+        """See the port."""
+        workflow: StoredWorkflow = await self._call("get_workflow", tenant, name, version)
+        return workflow
+
+    async def list_workflows(self, tenant: str) -> tuple[StoredWorkflow, ...]:
+        """See the port."""
+        workflows: tuple[StoredWorkflow, ...] = await self._call("list_workflows", tenant)
+        return workflows
+
+    async def delete_workflow(self, tenant: str, name: str) -> None:
+        """See the port."""
+        await self._call("delete_workflow", tenant, name)
+
+    async def configure_backends(self, specs: Sequence[BackendSpec]) -> None:
+        """See the port."""
+        await self._call("configure_backends", tuple(specs))
+
+    async def add_backend(self, spec: BackendSpec) -> BackendState:
+        """See the port."""
+        state: BackendState = await self._call("add_backend", spec)
+        return state
+
+    async def remove_backend(self, name: str) -> None:
+        """See the port."""
+        await self._call("remove_backend", name)
+
+    async def drain_backend(self, name: str, *, draining: bool) -> BackendState:
+        """See the port."""
+        state: BackendState = await self._call("drain_backend", name, draining=draining)
+        return state
+
+    async def backends(self) -> tuple[BackendState, ...]:
+        """See the port."""
+        states: tuple[BackendState, ...] = await self._call("backends")
+        return states
+
+    async def hold_backends(self, owner: str, health: Mapping[str, BackendHealth], released: Sequence[str]) -> tuple[BackendHold, ...]:
+        """See the port."""
+        args = (owner, dict(health), tuple(released))
+        holds: tuple[BackendHold, ...] = await self._call("hold_backends", *args, timeout_s=HEARTBEAT_TIMEOUT_S)
+        return holds
+
+    async def put_preview(self, preview: Preview) -> bool:
+        """See the port."""
+        looked_at: bool = await self._call("put_preview", preview, timeout_s=HEARTBEAT_TIMEOUT_S)
+        return looked_at
+
+    async def previews(self, job_ids: Sequence[str], after: int, wait_s: float) -> tuple[Preview, ...]:
+        """See the port."""
+        newest: tuple[Preview, ...] = await self._call("previews", tuple(job_ids), after, wait_s, timeout_s=CALL_TIMEOUT_S + wait_s)
+        return newest
+
     async def _verdict(self, method: str, *args: object) -> Verdict:
         verdict: Verdict = await self._call(method, *args)
         return verdict
 
-    async def _call(self, method: str, *args: object, timeout_s: float = CALL_TIMEOUT_S) -> Any:  # noqa: ANN401 -- each method above names its type
+    async def _call(self, method: str, *args: object, timeout_s: float = CALL_TIMEOUT_S, **options: object) -> Any:  # noqa: ANN401 -- each method above names its type
         try:
             if self._actor is None:
                 self._actor = _find_store()
-            return await _answer(getattr(self._actor, method).remote(*args), timeout_s)
+            return await _answer(getattr(self._actor, method).remote(*args, **options), timeout_s)
         except StoreUnavailable:
             self._actor = None  # it may have been replaced: look it up again at the next call
             raise

@@ -1,7 +1,7 @@
-"""What every worker box shares: claim loops, draining and the truth about its health.
+"""What every worker box shares: claiming, draining and the truth about its health.
 
-A replica pulls. Serve's own routing, queueing and draining see nothing of it, so each is done here: ``slots`` loops claim, the drain
-waits for what runs, and the health check fails when a loop is dead or a stopped job's thread does not come back.
+A replica pulls. Serve's own routing, queueing and draining see nothing of it, so each is done here: every free slot has a claim open,
+the drain waits for what runs, and the health check fails when the claiming is dead or a stopped job's thread does not come back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import os
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,7 +25,7 @@ from deployments.jobs.config import RunnerConfig, WorkerConfig
 from deployments.jobs.errors import Unavailable
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import Claim, Job
-from deployments.jobs.ports import Engine, JobStore
+from deployments.jobs.ports import AsyncEngine, JobStore, Slots
 from deployments.jobs.runner import JobRunner
 from deployments.metrics import ServeMetrics
 from deployments.storage.factory import StorageConfig, build_object_store
@@ -52,7 +51,7 @@ class WorkerSetup(BaseModel):
     worker: WorkerConfig
 
 
-async def build_worker(setup: WorkerSetup, engine: Engine, capabilities: frozenset[str], uploader: DeploymentHandle[Any]) -> Worker:
+async def build_worker(setup: WorkerSetup, engine: AsyncEngine, slots: Slots, uploader: DeploymentHandle[Any]) -> Worker:
     """Wire a worker to the store, to its inputs and to the uploader, in a work folder of its own.
 
     Raises:
@@ -62,57 +61,57 @@ async def build_worker(setup: WorkerSetup, engine: Engine, capabilities: frozens
     objects = build_object_store(setup.storage)
     uploads = UploaderHandle(uploader)
     await objects.check(expected=await uploads.identity())
-    owner = _replica_name()
+    owner = replica_name()
     runner = JobRunner(
         store=store,
+        previews=store,
         inputs=InputCache(setup.inputs, fetcher=GuardedFetcher(setup.fetch), store=store, reader=objects),
         uploader=uploads,
         upload_file=upload_file,
         engine=engine,
-        executor=ThreadPoolExecutor(setup.worker.slots, "engine"),
         work_folder=WorkFolder(setup.work_root, owner),
         config=setup.runner,
         metrics=ServeMetrics(),
     )
-    return Worker(store=store, runner=runner, pool=setup.pool, owner=owner, capabilities=capabilities, config=setup.worker)
+    return Worker(store=store, runner=runner, pool=setup.pool, owner=owner, slots=slots, config=setup.worker)
 
 
 class Worker:
     """Claims jobs of one pool and has them run."""
 
-    def __init__(
-        self, *, store: JobStore, runner: JobRunner, pool: str, owner: str, capabilities: frozenset[str], config: WorkerConfig
-    ) -> None:
+    def __init__(self, *, store: JobStore, runner: JobRunner, pool: str, owner: str, slots: Slots, config: WorkerConfig) -> None:
         self._store = store
         self._runner = runner
         self._pool = pool
         self._owner = owner
-        self._capabilities = capabilities
+        self._slots = slots
         self._config = config
-        self._room = asyncio.Semaphore(config.slots + config.uploads)
         self._draining = asyncio.Event()
-        self._loops: list[asyncio.Task[None]] = []
+        self._taker: asyncio.Task[None] | None = None
+        self._claims: set[asyncio.Task[None]] = set()  # each holds a slot, from its claim until its job has computed
         self._jobs: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()  # a fresh one after each end, so that nobody waits for one that has passed
+        self._fault: BaseException | None = None
 
     def start(self) -> None:
         """Start claiming; needs a running event loop."""
-        self._loops = [asyncio.get_running_loop().create_task(self._fill_slot()) for _ in range(self._config.slots)]
+        self._taker = asyncio.get_running_loop().create_task(self._take_jobs())
 
     def check(self) -> None:
-        """Fail when a slot will never take a job again: Serve then replaces the replica.
+        """Fail when this replica will never take a job again, or not as many as it should: Serve then replaces it.
 
         Raises:
-            RuntimeError: an engine does not come back from a job that was told to stop, or a claim loop has ended although nobody
+            RuntimeError: an engine does not come back from a job that was told to stop, or the claiming has ended although nobody
                 asked it to.
         """
         if self._runner.stopping_s() > self._config.stuck_s:
             raise RuntimeError(f"an engine of pool {self._pool} is stuck: it has not stopped for {self._runner.stopping_s():.0f} s")
         if self._draining.is_set():
             return
-        for loop in self._loops:
-            if loop.done():
-                reason = "cancelled" if loop.cancelled() else repr(loop.exception())
-                raise RuntimeError(f"a claim loop of pool {self._pool} is dead: {reason}")
+        if self._fault is None and self._taker is not None and self._taker.done():
+            self._fault = asyncio.CancelledError() if self._taker.cancelled() else self._taker.exception()
+        if self._fault is not None:
+            raise RuntimeError(f"the claiming of pool {self._pool} is dead: {self._fault!r}")
 
     async def drain(self) -> None:
         """Claim no more, let the running jobs end, and hand back those that do not end in time."""
@@ -121,28 +120,43 @@ class Worker:
         log.info("draining", extra=fields(action="drain_started", jobs=len(self._jobs)))
         with contextlib.suppress(Unavailable):  # then the open claims end by themselves, a long poll later
             await self._store.withdraw(self._owner)
+        if self._taker is not None:
+            self._taker.cancel()
         await self._settle(self._config.drain_s)
-        for task in (*self._loops, *self._jobs):
+        for task in (*self._claims, *self._jobs):
             task.cancel()
         await self._settle(None)
         log.info("drained", extra=fields(action="drain_ended", seconds=round(time.monotonic() - began, 1)))
 
     async def _settle(self, timeout_s: float | None) -> None:
-        tasks = {*self._loops, *self._jobs}
+        tasks = {*self._claims, *self._jobs}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
 
-    async def _fill_slot(self) -> None:
-        while not self._draining.is_set():
-            await self._room.acquire()
-            job = await self._claim()
-            if job is None:
-                self._room.release()
-            else:
-                await self._run(job)
+    async def _take_jobs(self) -> None:
+        while not self._draining.is_set() and self._fault is None:
+            capabilities = await self._slots.take()
+            # Jobs that only upload hold no slot; too many of them would fill the disk.
+            while len(self._claims | self._jobs) >= self._slots.size + self._config.uploads:
+                await self._ended.wait()
+            task = asyncio.get_running_loop().create_task(self._fill_slot(capabilities))
+            self._claims.add(task)
+            task.add_done_callback(self._slot_free)
 
-    async def _claim(self) -> Job | None:
-        claim = Claim(str(uuid4()), self._pool, self._owner, self._capabilities, self._config.claim_wait_s)
+    async def _fill_slot(self, capabilities: frozenset[str]) -> None:
+        job = await self._claim(capabilities)
+        if job is not None:
+            await self._run(job)
+
+    def _slot_free(self, task: asyncio.Task[None]) -> None:
+        self._claims.discard(task)
+        self._slots.give_back()
+        self._tell_end()
+        if not task.cancelled():
+            self._fault = self._fault or task.exception()
+
+    async def _claim(self, capabilities: frozenset[str]) -> Job | None:
+        claim = Claim(str(uuid4()), self._pool, self._owner, capabilities, self._config.claim_wait_s)
         while not self._draining.is_set():
             try:
                 return await self._store.claim(claim)  # the same claim_id again: an answer that got lost is given again
@@ -156,21 +170,25 @@ class Worker:
         computed = asyncio.Event()
         task = asyncio.get_running_loop().create_task(self._runner.run(job, computed.set))
         self._jobs.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._job_ended)
         waiter = asyncio.get_running_loop().create_task(computed.wait())
         try:
             await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiter.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _job_ended(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
-        self._room.release()
+        self._tell_end()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a job's run broke", exc_info=error, extra=fields(action="run_broke"))
 
+    def _tell_end(self) -> None:
+        ended, self._ended = self._ended, asyncio.Event()
+        ended.set()
 
-def _replica_name() -> str:
+
+def replica_name() -> str:
     """Return a name that no other replica has: Serve's where there is one."""
     try:
         return serve.get_replica_context().replica_id.unique_id

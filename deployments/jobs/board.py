@@ -18,6 +18,7 @@ from deployments.jobs.leases import Leases
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import Job, JobStatus, Progress, Verdict
 from deployments.jobs.ports import Clock, Metrics
+from deployments.jobs.preview_board import PreviewBoard
 
 log = get_logger(__name__)
 
@@ -40,13 +41,14 @@ class EventNumbers(Protocol):
 
 
 class Board:
-    """Leases, arrivals and events of one store. Used from one event loop."""
+    """Leases, arrivals, events and previews of one store. Used from one event loop."""
 
     def __init__(self, config: StoreConfig, clock: Clock, metrics: Metrics) -> None:
         self._config = config
         self._clock = clock
         self._metrics = metrics
         self.leases = Leases(config.lease_s)
+        self.previews = PreviewBoard(self.leases, clock)
         self.pools: set[str] = set()
         self.in_doubt = False  # whether a transaction broke and the rows must be looked at
         self._events = EventLog(0, EventId(0, 0), config.events_kept)
@@ -58,6 +60,7 @@ class Board:
         """Begin: take event numbers from the database and give the jobs that run a fresh lease."""
         self._numbers = numbers
         self._events = EventLog(numbers.epoch, numbers.last_event_id, self._config.events_kept)
+        self.previews.open(numbers.epoch)
         self.reconcile(running)
 
     # What the disk says.
@@ -77,7 +80,7 @@ class Board:
         now, rows = self._clock.monotonic(), {job.id: job for job in running}
         for lease in self.leases:
             if lease.job.id not in rows or rows[lease.job.id].attempt != lease.job.attempt:
-                self.leases.drop(lease.job.id)
+                self.end_lease(lease.job.id)
         for job in rows.values():
             self.pools.add(job.pool)
             if self.leases.get(job.id) is None:
@@ -95,12 +98,17 @@ class Board:
         if job.status is JobStatus.RUNNING:
             self._begun(job)
             return
-        self.leases.drop(job.id)
+        self.end_lease(job.id)
         self._held_back.pop(job.id, None)  # no progress after the end
         if job.attempts:
             self._ended(job)
         if job.status is JobStatus.QUEUED:
             self.wake(job.pool)
+
+    def end_lease(self, job_id: str) -> None:
+        """Forget what belonged to an attempt that runs no more."""
+        self.leases.drop(job_id)
+        self.previews.drop(job_id)
 
     # What workers and readers ask.
 

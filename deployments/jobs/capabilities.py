@@ -32,6 +32,17 @@ class EngineInfo(Described):
     models: tuple[ModelInfo, ...] = ()
 
 
+class BackendInfo(Described):
+    """A ComfyUI server that workflows run on. Its address is nobody's business."""
+
+    name: str = Field(examples=["gpu1-8188"])
+    tags: tuple[str, ...] = ()
+    healthy: bool
+    draining: bool = False
+    version: str | None = Field(None, description="of ComfyUI", examples=["0.33.0"])
+    fake: bool = Field(False, description="a fake backend for tests and demos: what it makes is no model's work")
+
+
 class MediaFormats(Described):
     """Media types that are read and written."""
 
@@ -52,8 +63,9 @@ class LimitsInfo(Described):
 
 
 class Capabilities(Described):
-    """Engines, models, formats and limits."""
+    """Engines, models, backends, formats and limits."""
 
     engines: tuple[EngineInfo, ...]
+    backends: tuple[BackendInfo, ...] = ()
     formats: MediaFormats
     limits: LimitsInfo

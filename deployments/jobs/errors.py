@@ -9,20 +9,31 @@
     │   ├── MediaTypeMismatch         media_type_mismatch      declared one type, sent another
     │   ├── MediaTooLarge             media_too_large          over a limit on bytes, pixels, frames or seconds
     │   ├── UrlNotAllowed             url_not_allowed          the guard refuses the address
-    │   └── IdempotencyConflict       idempotency_key_reused   same key, another payload
+    │   ├── IdempotencyConflict       idempotency_key_reused   same key, another payload
+    │   ├── WorkflowInvalid           workflow_invalid         a graph that ComfyUI would refuse; names the nodes and inputs
+    │   ├── WorkflowNotConvertible    workflow_not_convertible a UI-format workflow that has no API form
+    │   ├── ObjectInfoNeeded          object_info_needed       a UI-format workflow while no backend can describe its nodes
+    │   └── BackendNotConfigured      backend_not_configured   no ComfyUI server is set
     ├── NotFound                      not_found
     │   ├── JobNotFound               job_not_found
-    │   └── FileNotFound              file_not_found
+    │   ├── FileNotFound              file_not_found
+    │   ├── WorkflowNotFound          workflow_not_found
+    │   └── BackendNotFound           backend_not_found
     ├── Conflict                      conflict                 the state of the thing forbids it
     │   ├── JobExists                 job_exists               same id, another payload
-    │   └── JobNotTerminal            job_not_terminal
+    │   ├── JobNotTerminal            job_not_terminal
+    │   └── NameTaken                 name_taken               by something shipped or configured that cannot be replaced
     ├── QueueFull                     queue_full
     ├── Unavailable                   unavailable              may pass by itself: worth another try
     │   ├── StoreUnavailable          store_unavailable
     │   ├── StoreSuperseded           store_superseded
     │   ├── FetchFailed               fetch_failed
-    │   └── UploadFailed              upload_failed
+    │   ├── UploadFailed              upload_failed
+    │   ├── BackendLost               backend_lost             a ComfyUI server forgot the prompt, died or was cut off
+    │   ├── BackendUnavailable        backend_unavailable      no ComfyUI server takes the job now
+    │   └── OutputsLost               outputs_lost             computed, but gone before they could be taken out
     ├── EngineFailed                  engine_failed            a fault of ours while computing
+    ├── ComfyNodeFailed               comfy_node_failed        a node of the workflow raised
     ├── JobTimedOut                   job_timed_out
     ├── JobStalled                    job_stalled
     └── WorkerLost                    worker_lost              a lease ran out: its worker died or was cut off
@@ -34,7 +45,9 @@ the client: it says what to do and never contains a secret, a path of the server
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
@@ -101,6 +114,60 @@ class IdempotencyConflict(InvalidInput):
     code = "idempotency_key_reused"
 
 
+@dataclass(frozen=True, slots=True)
+class NodeProblem:
+    """What is wrong with one input of one node of a workflow."""
+
+    comfy_node: str  # id in the API graph; empty when it is about the whole graph
+    title: str
+    input: str  # empty when it is about the node as a whole
+    kind: str  # ComfyUI's own name, such as value_not_in_list
+    message: str
+    received: Any = None  # JSON value as sent
+    allowed: Any = None  # list of choices (cut short), or {"min", "max"}; JSON
+
+
+class WorkflowInvalid(InvalidInput):
+    """A graph that ComfyUI refuses, or would."""
+
+    code = "workflow_invalid"
+
+    def __init__(self, message: str, problems: Sequence[NodeProblem] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.message = message
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class WorkflowNotConvertible(InvalidInput):
+    """A UI-format workflow that has no API form."""
+
+    code = "workflow_not_convertible"
+
+    def __init__(self, comfy_node: str, class_type: str, reason: str) -> None:
+        super().__init__(comfy_node, class_type, reason)
+        self.comfy_node = comfy_node
+        self.class_type = class_type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"node {self.comfy_node} ({self.class_type}) cannot be converted: {self.reason}; export the workflow in API format instead"
+
+
+class ObjectInfoNeeded(InvalidInput):
+    """A UI-format workflow while no backend can describe its nodes."""
+
+    code = "object_info_needed"
+
+
+class BackendNotConfigured(InvalidInput):
+    """No ComfyUI server is set."""
+
+    code = "backend_not_configured"
+
+
 class NotFound(ServiceError):
     """There is no such thing, or not for this caller."""
 
@@ -131,6 +198,32 @@ class FileNotFound(NotFound):
 
     def __str__(self) -> str:
         return f"there is no file {self.file_id}"
+
+
+class WorkflowNotFound(NotFound):
+    """No workflow has this name, or not in this version."""
+
+    code = "workflow_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is no workflow {self.name}: GET /v1/workflows lists them"
+
+
+class BackendNotFound(NotFound):
+    """No ComfyUI backend has this name."""
+
+    code = "backend_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is no backend {self.name}: GET /v1/admin/backends lists them"
 
 
 class Conflict(ServiceError):
@@ -164,6 +257,12 @@ class JobNotTerminal(Conflict):
 
     def __str__(self) -> str:
         return f"job {self.job_id} is {self.status}: cancel it or wait for its end"
+
+
+class NameTaken(Conflict):
+    """The name belongs to something that a request cannot replace."""
+
+    code = "name_taken"
 
 
 class QueueFull(ServiceError):
@@ -213,11 +312,45 @@ class UploadFailed(Unavailable):
     code = "upload_failed"
 
 
+class BackendLost(Unavailable):
+    """A ComfyUI server forgot the prompt, died or was cut off while it had the job."""
+
+    code = "backend_lost"
+
+
+class BackendUnavailable(Unavailable):
+    """No ComfyUI server takes the job now; the attempt is handed back and costs no try."""
+
+    code = "backend_unavailable"
+
+
+class OutputsLost(Unavailable):
+    """The outputs were computed, but were gone before they could be taken out."""
+
+    code = "outputs_lost"
+
+
 class EngineFailed(ServiceError):
     """The engine broke on an input that it should have taken."""
 
     code = "engine_failed"
     retryable = True
+
+
+class ComfyNodeFailed(ServiceError):
+    """A node of the workflow raised; running it again would raise again."""
+
+    code = "comfy_node_failed"
+
+    def __init__(self, comfy_node: str, class_type: str, title: str, reason: str) -> None:
+        super().__init__(comfy_node, class_type, title, reason)
+        self.comfy_node = comfy_node
+        self.class_type = class_type
+        self.title = title
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"node {self.comfy_node} ({self.title or self.class_type}) failed: {self.reason}"
 
 
 class JobTimedOut(ServiceError):

@@ -54,12 +54,17 @@ class Subscription:
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return not self._states and not self._progress and (self._closed or (self.job_ids is not None and not self._running))
+        return not self.waiting and (self._closed or (self.job_ids is not None and not self._running))
 
     @property
     def cut_off(self) -> bool:
         """Whether it was closed by the feed: the reader should come back with the id of its last event."""
         return self._closed
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an event can be had at once."""
+        return bool(self._states or self._progress)
 
     def offer(self, event: JobEvent) -> None:
         """Take an event of the feed; never blocks, never grows without bound."""
@@ -72,7 +77,7 @@ class Subscription:
             self._states.append(event)
         if len(self._states) > MAX_WAITING_STATES:
             self.close()
-        self._news.set()
+        self.wake()
 
     def replay(self, history: Iterable[JobEvent], after: EventId | None) -> None:
         """Take a job's durable events, oldest first; those up to ``after`` have been delivered before."""
@@ -85,29 +90,37 @@ class Subscription:
             self._replayed[event.job_id] = event.id
         merged = {event.id: event for event in (*self._states, *fresh)}
         self._states = deque(merged[event_id] for event_id in sorted(merged))
-        self._news.set()
+        self.wake()
 
     def forget(self, job_id: str) -> None:
         """Stop waiting for a job that was deleted."""
         self._running.discard(job_id)
-        self._news.set()
+        self.wake()
 
     def close(self) -> None:
         """End the iteration without delivering what waits."""
         self._closed = True
         self._states.clear()
         self._progress.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the reader look again: something waits for it, here or at whoever calls this."""
         self._news.set()
+
+    async def until_woken(self) -> None:
+        """Wait for the next :meth:`wake`; look before, without an await in between."""
+        self._news.clear()
+        await self._news.wait()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> JobEvent:
-        while not self._states and not self._progress:
+        while not self.waiting:
             if self.ended:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            await self.until_woken()
         event = self._pop()
         if event.terminal:
             self._running.discard(event.job_id)

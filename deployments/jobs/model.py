@@ -56,6 +56,10 @@ class Progress:
     frames: int | None = None  # frames in all, where known
     eta_s: float | None = None
     message: str | None = None
+    comfy_node: str | None = None  # id in the graph of the node that runs
+    comfy_node_title: str | None = None
+    step: int | None = None  # of that node's own work, such as sampling
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Artifact:
     width: int | None = None
     height: int | None = None
     duration_s: float | None = None
+    comfy_node: str | None = None  # id in the graph of the node that made it
+    temporary: bool = False  # a preview, which its maker did not mean to keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ class AttemptRecord:
     ended_at: float
     outcome: str  # succeeded, cancelled, released, or an error code such as worker_lost
     message: str | None = None
+    facts: JsonObject = field(default_factory=dict)  # what was decided while it ran, such as the backend and the checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ class JobError:
     code: str
     message: str
     retryable: bool = False
+    details: JsonObject | None = None  # for programs, such as which input of which node was refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +228,76 @@ class Depth:
     oldest_age_s: float  # of the queued job that waits longest and may run now; 0 when none waits
     estimated: int  # of the queued ones, how many carry an estimate
     estimate_s: float  # sum of those estimates
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWorkflow:
+    """One version of an uploaded workflow. Versions are never changed; the newest one counts."""
+
+    tenant: str
+    name: str
+    version: int  # from 1, rises with every upload under the name
+    graph: JsonObject  # as uploaded, either format
+    meta: JsonObject  # title, description, tags, typed parameters, output selection: what the yaml of a shipped one holds
+    sha256: str  # of graph and meta as canonical JSON
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """A ComfyUI server that may be driven."""
+
+    name: str
+    url: str
+    tags: tuple[str, ...] = ()
+    weight: float = 1.0  # share of the work, against the other backends
+    in_flight: int = 2  # prompts sent at once: 2 keeps it busy while outputs are taken out
+    configured: bool = True  # from the settings; False: added at run time
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHealth:
+    """What the bridge replica that drives a backend sees of it. Kept in memory only."""
+
+    healthy: bool
+    reason: str = ""  # why not, in words
+    version: str | None = None
+    fake: bool = False  # the server says of itself that it is the fake one
+    in_flight: int = 0
+    queue_remaining: int | None = None  # as the server counts, other clients' prompts included
+    model: str | None = None  # the checkpoint that it loaded last
+    checked_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """A backend as the store knows it."""
+
+    spec: BackendSpec
+    draining: bool  # takes no new jobs
+    owner: str | None  # bridge replica that drives it, under a lease; None when none does
+    health: BackendHealth | None  # of the owner's newest report
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHold:
+    """A bridge replica's hold on a backend, for as long as it renews it."""
+
+    spec: BackendSpec
+    draining: bool
+    surrender: bool  # another replica has too few: finish what runs there, then release it
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The newest picture of a job that computes. In memory only; an older one is never sent after a newer."""
+
+    job_id: str
+    attempt: int
+    n: int  # rises with every preview of the store
+    media_type: str
+    data: bytes
+    comfy_node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

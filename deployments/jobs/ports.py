@@ -7,7 +7,7 @@ arguments without harm, because a call to an actor that restarted is sent again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,10 @@ from typing import Protocol
 from deployments.jobs.events import EventBatch, EventId, JobEvent
 from deployments.jobs.model import (
     Artifact,
+    BackendHealth,
+    BackendHold,
+    BackendSpec,
+    BackendState,
     Claim,
     Depth,
     FileRecord,
@@ -24,12 +28,15 @@ from deployments.jobs.model import (
     JobQuery,
     JsonObject,
     NewJob,
+    Preview,
     Progress,
     Repeat,
     ScalingDecision,
     Stats,
+    StoredWorkflow,
     Verdict,
 )
+from deployments.jobs.spec import JobSpec
 
 
 class Clock(Protocol):
@@ -108,11 +115,42 @@ class JobStore(Protocol):
     async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:
         """Renew a lease and report progress in one call."""
 
-    async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
-        """End a job as succeeded and publish its outputs; anything but OK means that nothing was written."""
+    async def finish(
+        self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float], facts: JsonObject | None = None
+    ) -> Verdict:
+        """End a job as succeeded and publish its outputs; anything but OK means that nothing was written.
 
-    async def fail(self, job_id: str, attempt: int, error: JobError, timings: Mapping[str, float]) -> Verdict:
-        """End this attempt: queued again with back-off when the error is retryable and attempts are left, else failed."""
+        Args:
+            job_id: of the job.
+            attempt: that ends.
+            outputs: what it made.
+            timings: seconds by stage.
+            facts: for the attempt's record.
+        """
+
+    async def fail(
+        self,
+        job_id: str,
+        attempt: int,
+        error: JobError,
+        timings: Mapping[str, float],
+        outputs: Sequence[Artifact] = (),
+        facts: JsonObject | None = None,
+    ) -> Verdict:
+        """End this attempt: queued again with back-off when the error is retryable and attempts are left, else failed.
+
+        Args:
+            job_id: of the job.
+            attempt: that ends.
+            error: why.
+            timings: seconds by stage.
+            outputs: what was made before the failure; published with it, so given only with an error that is not retryable.
+            facts: for the attempt's record.
+
+        Returns:
+            With outputs, OK means that they are published and LOST that they are not, because the job was queued again or cancelled, or
+            the attempt had ended otherwise: remove their bytes. Without, OK means that this ended the attempt. Sent again, the same.
+        """
 
     async def withdraw(self, owner: str) -> None:
         """Answer the open claims of an owner with None and give it no more jobs: its replica drains."""
@@ -154,6 +192,99 @@ class JobStore(Protocol):
 
     async def scaling(self) -> tuple[ScalingDecision, ...]:
         """Return the newest decisions of every pool, newest first."""
+
+
+class WorkflowStore(Protocol):
+    """Uploaded workflows, the same for every ingress replica at once."""
+
+    async def put_workflow(self, workflow: StoredWorkflow) -> StoredWorkflow:
+        """Store a new version and return it with its number (``workflow.version`` is ignored).
+
+        An upload that equals the newest version by ``sha256`` makes no new one: that version is returned.
+        """
+
+    async def get_workflow(self, tenant: str, name: str, version: int | None = None) -> StoredWorkflow:
+        """Read a version, the newest by default.
+
+        Raises:
+            WorkflowNotFound: no such workflow or version for this tenant.
+        """
+
+    async def list_workflows(self, tenant: str) -> tuple[StoredWorkflow, ...]:
+        """Return the newest version of each workflow of a tenant, by name."""
+
+    async def delete_workflow(self, tenant: str, name: str) -> None:
+        """Forget all versions; jobs that were submitted by it keep their own copy of the graph.
+
+        Raises:
+            WorkflowNotFound: no such workflow for this tenant.
+        """
+
+
+class BackendHolds(Protocol):
+    """Who drives which backend, as a bridge replica needs it."""
+
+    async def hold_backends(self, owner: str, health: Mapping[str, BackendHealth], released: Sequence[str]) -> tuple[BackendHold, ...]:
+        """Renew a bridge replica's leases, give back some, report health, and take free backends up to its share.
+
+        A replica that does not call for ``StoreConfig.lease_s`` loses all, at the latest a third of that later; it must by then have
+        stopped sending to them by its own clock. Shares are as even as can be over the replicas that called within a lease. A replica
+        that has withdrawn (``JobStore.withdraw``) keeps what it holds, is asked to surrender it, and gets no more.
+
+        Args:
+            owner: replica.
+            health: by name of backend, of those that it holds.
+            released: names that it drives no more.
+
+        Returns:
+            What it holds from now on.
+        """
+
+
+class BackendRegistry(BackendHolds, Protocol):
+    """Which ComfyUI servers there are, and which bridge replica drives which: exactly one each, under a lease."""
+
+    async def configure_backends(self, specs: Sequence[BackendSpec]) -> None:
+        """Make the configured backends those of the settings; those added at run time stay, and so do owners and drains."""
+
+    async def add_backend(self, spec: BackendSpec) -> BackendState:
+        """Add one at run time, or change one that was added so.
+
+        Raises:
+            NameTaken: the name or the URL is that of another backend.
+        """
+
+    async def remove_backend(self, name: str) -> None:
+        """Remove one that was added at run time; what runs there is finished by its owner's drain.
+
+        Raises:
+            BackendNotFound: no such backend.
+            NameTaken: it is configured in the settings: drain it instead.
+        """
+
+    async def drain_backend(self, name: str, *, draining: bool) -> BackendState:
+        """Stop sending jobs to a backend, or go on; survives restarts.
+
+        Raises:
+            BackendNotFound: no such backend.
+        """
+
+    async def backends(self) -> tuple[BackendState, ...]:
+        """Return all backends by name."""
+
+
+class Previews(Protocol):
+    """Pictures of jobs while they compute, on their way to whoever looks. Nothing is kept but the newest of each job."""
+
+    async def put_preview(self, preview: Preview) -> bool:
+        """Replace the newest preview of a job (``preview.n`` is ignored); dropped when nobody looks, or under an ended attempt.
+
+        Returns:
+            Whether anybody looks at this job, and this attempt of it runs. One over 1 MiB is dropped either way.
+        """
+
+    async def previews(self, job_ids: Sequence[str], after: int, wait_s: float) -> tuple[Preview, ...]:
+        """Return the newest preview of each job with ``n > after``, waiting up to ``wait_s`` for one; marks the jobs as looked at."""
 
 
 PART_BYTES = 8 * 2**20  # of an upload: at least 5 MiB for S3, a multiple of 256 KiB for GCS, small enough to send again
@@ -215,6 +346,24 @@ class OutputFile:
     width: int | None = None
     height: int | None = None
     duration_s: float | None = None
+    comfy_node: str | None = None  # as in Artifact
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewPicture:
+    """A picture of the work in progress, for whoever looks now."""
+
+    media_type: str
+    data: bytes
+    comfy_node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What was decided while the attempt ran, such as the backend and the checkpoint; kept in the attempt's record."""
+
+    values: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +383,19 @@ class EngineTask:
     spec: JsonObject
     inputs: Mapping[str, LocalMedia]
     work_dir: Path
+    job_id: str
+    attempt: int
+    tenant: str
+
+
+EngineItem = Progress | OutputFile | PreviewPicture | RunFacts
 
 
 class Engine(Protocol):
     """Computes one kind of job. Pure: no Ray, no network, no job state. Runs in a thread."""
 
-    @property
-    def input_roles(self) -> tuple[str, ...]:
-        """Names of the spec's media references, handed over in ``EngineTask.inputs``."""
+    def references(self, spec: JsonObject) -> Mapping[str, JsonObject]:
+        """Return the stored media references of a job by role; what they lead to is handed over in ``EngineTask.inputs``."""
 
     def run(self, task: EngineTask) -> Iterator[Progress | OutputFile]:
         """Do the work, yielding progress between steps and each output once it is whole on disk.
@@ -253,12 +407,62 @@ class Engine(Protocol):
         """
 
 
+class AsyncEngine(Protocol):
+    """What the runner drives: an engine on the event loop. Other threads' engines come by ``threads.ThreadedEngine``."""
+
+    def references(self, spec: JsonObject) -> Mapping[str, JsonObject]:
+        """See :class:`Engine`."""
+
+    def run(self, task: EngineTask) -> AsyncGenerator[EngineItem, None]:
+        """See :class:`Engine`. Outputs that were yielded before an error that is not retryable are published with the failure.
+
+        Raises:
+            BackendUnavailable: the attempt is handed back and costs no try.
+        """
+
+
+class Slots(Protocol):
+    """Room for jobs in a replica. It may change while the replica runs, as the backends do that it drives."""
+
+    @property
+    def size(self) -> int:
+        """How many jobs may compute at once, now."""
+
+    async def take(self) -> frozenset[str]:
+        """Wait for a free slot, take it, and return what a job may require of it."""
+
+    def give_back(self) -> None:
+        """Free a slot that was taken."""
+
+
 class WorkFolder(Protocol):
     """Where a process writes while it computes; nobody else does, and it is removed after the process."""
 
     @property
     def path(self) -> Path:
         """The folder, which exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request becomes when it is accepted."""
+
+    spec: JsonObject  # as stored: references are {"url"} or {"file_id"}
+    requires: str | None = None
+    timeout_s: float | None = None  # None: as the request's options say
+    estimate_s: float | None = None
+
+
+class Planner(Protocol):
+    """Turns a request of one kind into what is stored, or refuses it."""
+
+    async def plan(self, tenant: str, spec: JobSpec) -> Plan:
+        """Check a request against everything that can be known now.
+
+        Raises:
+            InvalidInput: it would fail when it runs.
+            NotFound: it names something that is not there.
+        """
 
 
 class InputSource(Protocol):

@@ -12,28 +12,30 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 from deployments.jobs.config import RunnerConfig
-from deployments.jobs.errors import EngineFailed, ServiceError, Unavailable
+from deployments.jobs.errors import BackendUnavailable, EngineFailed, ServiceError, Unavailable, WorkflowInvalid
 from deployments.jobs.logs import bound, fields, get_logger
-from deployments.jobs.model import Artifact, Job, JobError, Progress, Stage, Verdict
+from deployments.jobs.model import Artifact, Job, JobError, JsonObject, Progress, Stage, Verdict
 from deployments.jobs.ports import (
-    Engine,
+    AsyncEngine,
     EngineTask,
     InputSource,
     JobStore,
     LocalMedia,
     Metrics,
     OutputFile,
+    PreviewPicture,
+    Previews,
+    RunFacts,
     StoredObject,
     Uploader,
     WorkFolder,
 )
-from deployments.jobs.threads import iterate_in_thread
+from deployments.jobs.preview_sender import PreviewSender
 
 log = get_logger(__name__)
 
@@ -51,6 +53,9 @@ class _Attempt:
     progress: Progress = field(default_factory=lambda: Progress(Stage.FETCHING, 0.0))
     verdict: Verdict = Verdict.OK
     timings: dict[str, float] = field(default_factory=dict)
+    files: list[OutputFile] = field(default_factory=list)  # finished so far
+    facts: JsonObject = field(default_factory=dict)
+    salvaged: list[Artifact] = field(default_factory=list)  # of an attempt that failed for good
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def advance(self, progress: Progress) -> None:
@@ -75,21 +80,21 @@ class JobRunner:
         self,
         *,
         store: JobStore,
+        previews: Previews,
         inputs: InputSource,
         uploader: Uploader,
         upload_file: UploadFile,
-        engine: Engine,
-        executor: Executor,
+        engine: AsyncEngine,
         work_folder: WorkFolder,
         config: RunnerConfig,
         metrics: Metrics,
     ) -> None:
         self._store = store
+        self._previews = previews
         self._inputs = inputs
         self._uploader = uploader
         self._upload_file = upload_file
         self._engine = engine
-        self._executor = executor
         self._work_folder = work_folder
         self._config = config
         self._metrics = metrics
@@ -124,9 +129,12 @@ class JobRunner:
             outputs = await asyncio.shield(work)
         except asyncio.CancelledError:
             await self._stopped(attempt, work)
+        except BackendUnavailable as error:
+            log.info("attempt handed back", extra=fields(action="attempt_handed_back", reason=str(error)))
+            await self._until_answered(lambda: self._store.release(job.id, job.attempt))
         except ServiceError as error:
             log.warning("attempt failed", extra=fields(action="attempt_failed", code=error.code, reason=str(error)))
-            await self._fail(attempt, JobError(error.code, str(error), error.retryable))
+            await self._fail(attempt, _to_job_error(error))
         except Exception as error:
             log.exception("engine broke", extra=fields(action="engine_broke"))
             message = f"the engine broke on this input ({type(error).__name__}); the log of job {job.id} has the details"
@@ -154,10 +162,15 @@ class JobRunner:
             with attempt.stage(Stage.FETCHING, 0.0):
                 inputs = await self._fetch(attempt.job, work_dir / "inputs")
             with attempt.stage(Stage.COMPUTING, COMPUTE_FROM):
-                files = await self._compute(attempt, inputs, work_dir)
+                await self._compute(attempt, inputs, work_dir)
             computed()
             with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
-                return await self._upload(attempt, files)
+                return await self._upload(attempt)
+        except ServiceError as error:
+            if not error.retryable:
+                computed()
+                await self._salvage(attempt)
+            raise
         finally:
             for stage, seconds in attempt.timings.items():
                 self._metrics.observe("stage_s", seconds, pool=attempt.job.pool, stage=stage)
@@ -166,8 +179,11 @@ class JobRunner:
     async def _fetch(self, job: Job, directory: Path) -> dict[str, LocalMedia]:
         directory.mkdir()
         fetching = {
-            role: asyncio.create_task(self._inputs.materialise(job.tenant, job.spec[role], directory)) for role in self._engine.input_roles
+            role: asyncio.create_task(self._inputs.materialise(job.tenant, reference, directory))
+            for role, reference in self._engine.references(job.spec).items()
         }
+        if not fetching:
+            return {}
         try:
             return dict(zip(fetching, await asyncio.gather(*fetching.values()), strict=True))
         finally:
@@ -175,23 +191,39 @@ class JobRunner:
                 task.cancel()  # of one that failed, the others
             await asyncio.wait(fetching.values())
 
-    async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia], work_dir: Path) -> list[OutputFile]:
-        task = EngineTask(attempt.job.spec, inputs, work_dir)
-        files: list[OutputFile] = []
-        async with contextlib.aclosing(iterate_in_thread(self._engine.run(task), self._executor)) as items:
-            async for item in items:
-                if isinstance(item, OutputFile):
-                    files.append(item)
-                else:
-                    attempt.advance(replace(item, fraction=COMPUTE_FROM + (COMPUTE_TO - COMPUTE_FROM) * item.fraction))
-        return files
+    async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia], work_dir: Path) -> None:
+        job = attempt.job
+        task = EngineTask(job.spec, inputs, work_dir, job.id, job.attempt, job.tenant)
+        previews = PreviewSender(self._previews, job)
+        try:
+            async with contextlib.aclosing(self._engine.run(task)) as items:
+                async for item in items:
+                    match item:
+                        case OutputFile():
+                            attempt.files.append(item)
+                        case RunFacts():
+                            attempt.facts |= item.values
+                        case PreviewPicture():
+                            previews.offer(item)
+                        case Progress():
+                            attempt.advance(replace(item, fraction=COMPUTE_FROM + (COMPUTE_TO - COMPUTE_FROM) * item.fraction))
+        finally:
+            await previews.close()
 
-    async def _upload(self, attempt: _Attempt, files: Sequence[OutputFile]) -> list[Artifact]:
+    async def _upload(self, attempt: _Attempt) -> list[Artifact]:
         artifacts: list[Artifact] = []
-        for file in files:
+        for file in attempt.files:
             artifacts.append(await self._upload_one(attempt.job, file))
-            attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(artifacts) / len(files)))
+            attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(artifacts) / len(attempt.files)))
         return artifacts
+
+    async def _salvage(self, attempt: _Attempt) -> None:
+        """Store what was made before a failure that no other attempt will mend."""
+        try:
+            with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
+                attempt.salvaged = await self._upload(attempt)
+        except ServiceError as error:  # the failure itself is what the client must hear of
+            log.warning("partial outputs lost", extra=fields(action="salvage_failed", reason=str(error)))
 
     async def _upload_one(self, job: Job, file: OutputFile) -> Artifact:
         # The attempt is part of the key: two attempts of a job never write the same object, and only `finish` publishes one of them.
@@ -207,23 +239,30 @@ class JobRunner:
             width=file.width,
             height=file.height,
             duration_s=file.duration_s,
+            comfy_node=file.comfy_node,
+            temporary=file.temporary,
         )
 
     async def _finish(self, attempt: _Attempt, outputs: Sequence[Artifact]) -> None:
         job = attempt.job
-        verdict = await self._until_answered(lambda: self._store.finish(job.id, job.attempt, outputs, attempt.timings))
+        verdict = await self._until_answered(lambda: self._store.finish(job.id, job.attempt, outputs, attempt.timings, attempt.facts))
         log.info("attempt finished", extra=fields(action="attempt_finished", verdict=verdict, outputs=len(outputs)))
         if verdict is Verdict.OK:
             return
-        for artifact in outputs:
-            with contextlib.suppress(Unavailable):  # an orphan costs disk, not truth
-                await self._uploader.delete(artifact.uri.partition("://")[2])
+        await self._remove(outputs)
         if verdict is Verdict.CANCELLED:
             await self._until_answered(lambda: self._store.acknowledge_cancel(job.id, job.attempt))
 
     async def _fail(self, attempt: _Attempt, error: JobError) -> None:
-        job = attempt.job
-        await self._until_answered(lambda: self._store.fail(job.id, job.attempt, error, attempt.timings))
+        job, outputs = attempt.job, tuple(attempt.salvaged)
+        verdict = await self._until_answered(lambda: self._store.fail(job.id, job.attempt, error, attempt.timings, outputs, attempt.facts))
+        if verdict is not Verdict.OK:
+            await self._remove(outputs)
+
+    async def _remove(self, outputs: Sequence[Artifact]) -> None:
+        for artifact in outputs:
+            with contextlib.suppress(Unavailable):  # an orphan costs disk, not truth
+                await self._uploader.delete(artifact.uri.partition("://")[2])
 
     async def _until_answered(self, call: Callable[[], Awaitable[Verdict]]) -> Verdict:
         """Send an ending until the store has answered: it is safe to repeat, and a lost one would cost a whole attempt."""
@@ -258,3 +297,8 @@ class JobRunner:
         self._told_to_stop[key] = time.monotonic()
         work.add_done_callback(lambda _: self._told_to_stop.pop(key, None))
         work.cancel()
+
+
+def _to_job_error(error: ServiceError) -> JobError:
+    problems = [asdict(problem) for problem in error.problems] if isinstance(error, WorkflowInvalid) else []
+    return JobError(error.code, str(error), error.retryable, {"nodes": problems} if problems else None)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -36,7 +36,8 @@ from deployments.jobs.model import (
     Stats,
 )
 from deployments.jobs.options import UUID, JobOptions
-from deployments.jobs.ports import JobStore, ObjectReader, Uploader
+from deployments.jobs.ports import JobStore, ObjectReader, Plan, Planner, Uploader
+from deployments.jobs.preview_feed import PreviewFeed, Viewing
 from deployments.jobs.spec import POOL_BY_KIND, FileRef, InlineRef, JobSpec, UrlRef
 
 log = get_logger(__name__)
@@ -69,24 +70,47 @@ class JobService:
         *,
         store: JobStore,
         feed: EventFeed,
+        previews: PreviewFeed,
         intake: MediaIntake,
         uploader: Uploader,
         reader: ObjectReader,
-        capabilities: Callable[[], Capabilities],
+        capabilities: Callable[[], Awaitable[Capabilities]],
+        planners: Mapping[str, Planner] | None = None,
         config: ServiceConfig | None = None,
     ) -> None:
+        """Take the parts.
+
+        Args:
+            store: of jobs.
+            feed: of events, started by the caller.
+            previews: of running jobs, started by the caller.
+            intake: brings media in.
+            uploader: removes them.
+            reader: reads them.
+            capabilities: what is installed, as of now.
+            planners: by kind, for kinds whose requests are more than what is stored of them.
+            config: limits.
+        """
         self._store = store
         self._feed = feed
+        self._previews = previews
         self._intake = intake
         self._uploader = uploader
         self._reader = reader
         self._capabilities = capabilities
+        self._planners = planners or {}
         self._config = config or ServiceConfig()
 
     # Jobs.
 
     async def submit(
-        self, spec: JobSpec, options: JobOptions | None = None, *, tenant: str = DEFAULT_TENANT, idempotency_key: str | None = None
+        self,
+        spec: JobSpec,
+        options: JobOptions | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        idempotency_key: str | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> Submission:
         """Accept a job; when this returns it is on disk.
 
@@ -95,6 +119,7 @@ class JobService:
             options: how.
             tenant: who asks.
             idempotency_key: sending the same request again with the same key finds the first one's job.
+            check: raises what else is wrong with the request. Like everything that it refers to, a repeat is not checked again.
 
         Raises:
             InvalidInput: a reference that cannot be used, a malformed key, or a kind that no pool here runs.
@@ -108,17 +133,22 @@ class JobService:
         known = await self._find(repeat)
         if known is not None:
             return known
-        self._check_kind(spec.kind)
+        await self._check_kind(spec.kind)
+        if check is not None:
+            await check()
+        plan = await self._plan(tenant, spec)
         new = NewJob(
             id=options.id or str(uuid.uuid4()),
             kind=spec.kind,
             pool=POOL_BY_KIND[spec.kind],
-            spec=await self._stored_spec(tenant, spec),
+            spec=plan.spec,
             fingerprint=repeat.fingerprint,
             tenant=tenant,
             priority=options.priority,
+            requires=plan.requires,
             max_attempts=options.max_attempts,
-            timeout_s=options.timeout_s,
+            timeout_s=options.timeout_s if plan.timeout_s is None else plan.timeout_s,
+            estimate_s=plan.estimate_s,
             labels=options.labels,
             idempotency_key=repeat.idempotency_key,
         )
@@ -219,6 +249,24 @@ class JobService:
         checked = None if job_ids is None else [_checked_job_id(job_id) for job_id in job_ids]
         return self._feed.subscribe(tenant, checked, after)
 
+    @contextlib.asynccontextmanager
+    async def subscribe_with_previews(
+        self,
+        job_ids: Collection[str] | None = None,
+        after: EventId | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        by_request: bool = False,
+    ) -> AsyncIterator[Viewing]:
+        """Open a subscription that brings the newest previews of its jobs too, for as long as they run; as :class:`Viewing` says.
+
+        Raises:
+            InvalidInput: no jobs are named, or more than one subscription may name.
+        """
+        async with self.subscribe(job_ids, after, tenant=tenant) as events:
+            with self._previews.view(events, by_request=by_request) as viewing:
+                yield viewing
+
     async def watch(
         self, job_ids: Collection[str] | None = None, after: EventId | None = None, *, tenant: str = DEFAULT_TENANT
     ) -> AsyncIterator[JobEvent]:
@@ -259,17 +307,17 @@ class JobService:
         """Return the autoscaler's newest decisions and their reasons."""
         return await self._store.scaling()
 
-    def capabilities(self) -> Capabilities:
-        """Return engines, models, formats and limits."""
-        return self._capabilities()
+    async def capabilities(self) -> Capabilities:
+        """Return engines, models, backends, formats and limits."""
+        return await self._capabilities()
 
     def ready(self) -> bool:
         """Whether the store answered lately; asks the feed, so that a probe costs the store nothing."""
         return self._feed.connected
 
-    def _check_kind(self, kind: str) -> None:
+    async def _check_kind(self, kind: str) -> None:
         """Refuse what would wait for ever: no replica claims from a pool that is not deployed."""
-        kinds = sorted({engine.kind for engine in self._capabilities().engines})
+        kinds = sorted({engine.kind for engine in (await self._capabilities()).engines})
         if kind not in kinds:
             raise InvalidInput(f"this installation runs no {kind} jobs: it offers {', '.join(kinds) or 'none'}")
 
@@ -284,6 +332,10 @@ class JobService:
         job, created = await self._store.create(new)
         log.info("job accepted", extra=fields(action="job_accepted", job_id=job.id, kind=job.kind, created=created))
         return Submission(job, created)
+
+    async def _plan(self, tenant: str, spec: JobSpec) -> Plan:
+        planner = self._planners.get(spec.kind)
+        return Plan(await self._stored_spec(tenant, spec)) if planner is None else await planner.plan(tenant, spec)
 
     async def _stored_spec(self, tenant: str, spec: JobSpec) -> JsonObject:
         stored: JsonObject = {}

@@ -127,6 +127,34 @@ class FaceSwapSpec(StrictModel):
     output: OutputOptions = OutputOptions()
 
 
-JobSpec = FaceSwapSpec  # becomes a union discriminated by `kind` as kinds are added
+class ComfyOptions(StrictModel):
+    """How a workflow is run."""
 
-POOL_BY_KIND = {"faceswap": "faceswap"}
+    timeout_s: Annotated[float, Field(gt=0, le=7 * 24 * 3600, description="longest running time; default: that of the job")] | None = None
+    previews: bool = Field(True, description="have the sampler paint previews: for GET /v1/events?previews=1, at a small cost a step")
+    partial_outputs: bool = Field(True, description="publish what was finished before a node failed")
+    allow_node_errors: bool = Field(False, description="run the valid outputs of a graph of which others are not")
+    backend_tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")], ...], Field(max_length=6)] = Field(
+        (), description="tags that the backend must have, all of them", examples=[["sdxl"]]
+    )
+
+
+class ComfySpec(StrictModel):
+    """Run a ComfyUI workflow."""
+
+    kind: Literal["comfyui"] = "comfyui"
+    workflow: Annotated[str, Field(min_length=1, max_length=100)] | dict[str, Any] = Field(
+        description="name of a workflow (`name@3` for version 3), or a graph in API or UI format", examples=["text-to-image"]
+    )
+    inputs: Annotated[dict[Annotated[str, Field(max_length=200)], Any], Field(max_length=500)] = Field(
+        default_factory=dict, description="values by parameter of the workflow", examples=[{"prompt": "a lighthouse at dusk", "seed": -1}]
+    )
+    overrides: Annotated[dict[Annotated[str, Field(max_length=400)], Any], Field(max_length=500)] = Field(
+        default_factory=dict, description="values by `<node id or title>.<input>`", examples=[{"6.text": "a lighthouse"}]
+    )
+    options: ComfyOptions = ComfyOptions()
+
+
+JobSpec = FaceSwapSpec | ComfySpec
+
+POOL_BY_KIND = {"faceswap": "faceswap", "comfyui": "comfyui"}

@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import partial
 
 from deployments.jobs import queries, transitions
+from deployments.jobs.backend_desk import BackendDesk
+from deployments.jobs.backend_leases import BackendWatch
 from deployments.jobs.board import Board
 from deployments.jobs.config import StoreConfig
 from deployments.jobs.database import Database, Transaction
@@ -40,7 +42,9 @@ from deployments.jobs.model import (
     JobPage,
     JobQuery,
     JobStatus,
+    JsonObject,
     NewJob,
+    Preview,
     Progress,
     Repeat,
     ScalingDecision,
@@ -49,6 +53,7 @@ from deployments.jobs.model import (
 )
 from deployments.jobs.ports import Clock, Metrics, NoMetrics, SystemClock
 from deployments.jobs.tables import file_of_artifact
+from deployments.jobs.workflow_shelf import WorkflowShelf
 
 log = get_logger(__name__)
 
@@ -56,8 +61,11 @@ DECISIONS_KEPT = 100  # per pool: enough to see the last burst come and go
 WITHDRAWN_KEPT = 1000  # draining replicas, whose names never come again; they are gone long before so many others have come
 
 
-class SqlJobStore:
-    """Implements :class:`deployments.jobs.ports.JobStore` over SQLite or PostgreSQL."""
+class SqlJobStore(WorkflowShelf, BackendDesk):
+    """Implements the stores of :mod:`deployments.jobs.ports` over SQLite or PostgreSQL.
+
+    ``JobStore`` and ``Previews`` are here; ``WorkflowStore`` and ``BackendRegistry`` are inherited, each from a room of its own.
+    """
 
     def __init__(self, config: StoreConfig, clock: Clock | None = None, metrics: Metrics | None = None) -> None:
         self._config = config
@@ -67,17 +75,19 @@ class SqlJobStore:
         self._db = Database(config.database_url, self._clock, self._board.committed, self._board.doubt)
         self._decisions: dict[str, deque[ScalingDecision]] = defaultdict(lambda: deque(maxlen=DECISIONS_KEPT))
         self._withdrawn: deque[str] = deque(maxlen=WITHDRAWN_KEPT)
+        self._backend_watch = BackendWatch(config.lease_s)
         self._swept_at = self._clock.monotonic()
         self._janitor: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open the database, give running jobs a fresh lease, start the janitor.
+        """Open the database, give running jobs and held backends a fresh lease, start the janitor.
 
         Raises:
             StoreUnavailable: the database cannot be opened or another store holds it.
         """
         await self._db.open()
         self._board.open(self._db, await self._db.read(queries.select_running))
+        await self._restore_backends()
         self._swept_at = self._clock.monotonic()
         self._janitor = asyncio.get_running_loop().create_task(self._sweep_forever())
         log.info("job store started", extra=fields(action="store_started", epoch=self._db.epoch))
@@ -190,24 +200,33 @@ class SqlJobStore:
         """See :meth:`deployments.jobs.ports.JobStore.heartbeat`."""
         return self._board.heartbeat(job_id, attempt, progress)
 
-    async def finish(self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float]) -> Verdict:
+    async def finish(
+        self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float], facts: JsonObject | None = None
+    ) -> Verdict:
         """See :meth:`deployments.jobs.ports.JobStore.finish`."""
 
         def move(tx: Transaction, job: Job) -> Job:
-            for artifact in outputs:
-                queries.insert_file(tx.connection, file_of_artifact(job, artifact, tx.now))
-            return self._apply(tx, transitions.succeed(job, outputs=outputs, timings=timings, now=tx.now))
+            return self._publish(tx, transitions.succeed(job, outputs=outputs, timings=timings, now=tx.now, facts=facts))
 
-        return await self._end_attempt(job_id, attempt, JobStatus.SUCCEEDED, move)
+        return await self._end_attempt(job_id, attempt, JobStatus.SUCCEEDED, move, outputs)
 
-    async def fail(self, job_id: str, attempt: int, error: JobError, timings: Mapping[str, float]) -> Verdict:
+    async def fail(
+        self,
+        job_id: str,
+        attempt: int,
+        error: JobError,
+        timings: Mapping[str, float],
+        outputs: Sequence[Artifact] = (),
+        facts: JsonObject | None = None,
+    ) -> Verdict:
         """See :meth:`deployments.jobs.ports.JobStore.fail`."""
 
         def move(tx: Transaction, job: Job) -> Job:
             backoff_s = self._config.retry_backoff_s
-            return self._apply(tx, transitions.fail(job, error, timings=timings, now=tx.now, backoff_s=backoff_s), error)
+            failed = transitions.fail(job, error, timings=timings, now=tx.now, backoff_s=backoff_s, outputs=outputs, facts=facts)
+            return self._publish(tx, failed, error)
 
-        return await self._end_attempt(job_id, attempt, error.code, move)
+        return await self._end_attempt(job_id, attempt, error.code, move, outputs)
 
     async def withdraw(self, owner: str) -> None:
         """See :meth:`deployments.jobs.ports.JobStore.withdraw`."""
@@ -229,6 +248,14 @@ class SqlJobStore:
             return self._apply(tx, transitions.cancel(job, now=tx.now))
 
         return await self._end_attempt(job_id, attempt, JobStatus.CANCELLED, move)
+
+    async def put_preview(self, preview: Preview) -> bool:
+        """See :meth:`deployments.jobs.ports.Previews.put_preview`."""
+        return self._board.previews.put(preview)
+
+    async def previews(self, job_ids: Sequence[str], after: int, wait_s: float) -> tuple[Preview, ...]:
+        """See :meth:`deployments.jobs.ports.Previews.previews`."""
+        return await self._board.previews.read(job_ids, after, wait_s)
 
     # The autoscaler's and the operator's side.
 
@@ -287,11 +314,18 @@ class SqlJobStore:
         job = transitions.claim(job, owner=claim.owner, now=tx.now, lease_until=tx.now + self._config.lease_s)
         return self._apply(tx, job, claim_id=claim.claim_id), None
 
-    async def _end_attempt(self, job_id: str, attempt: int, outcome: str, move: Callable[[Transaction, Job], Job]) -> Verdict:
+    async def _end_attempt(
+        self,
+        job_id: str,
+        attempt: int,
+        outcome: str,
+        move: Callable[[Transaction, Job], Job],
+        outputs: Sequence[Artifact] = (),
+    ) -> Verdict:
         """Apply a move if this attempt still holds the job.
 
-        A call that is sent again because its answer got lost is told OK again: taking it for LOST, a worker would remove the very
-        artifact that it has published.
+        A call that is sent again because its answer got lost is told the same again: taking an OK for LOST, a worker would remove the
+        very artifact that it has published.
         """
 
         def operation(tx: Transaction) -> Verdict:
@@ -302,16 +336,20 @@ class SqlJobStore:
             if job.status is JobStatus.RUNNING and job.attempt == attempt:
                 if job.cancel_requested and outcome == JobStatus.SUCCEEDED:
                     return Verdict.CANCELLED
-                move(tx, job)
-                return Verdict.OK
-            repeated = any((a.attempt, a.outcome) == (attempt, outcome) for a in job.attempts)
-            return Verdict.OK if repeated else Verdict.LOST
+                job = move(tx, job)
+            return _verdict_on(job, attempt, outcome, outputs)
 
         verdict = await self._db.write(operation)
         lease = self._board.leases.get(job_id)
         if verdict is not Verdict.CANCELLED and lease is not None and lease.job.attempt == attempt:
-            self._board.leases.drop(job_id)  # the row is not running under it, however that came to be
+            self._board.end_lease(job_id)  # the row is not running under it, however that came to be
         return verdict
+
+    def _publish(self, tx: Transaction, job: Job, error: JobError | None = None) -> Job:
+        """Apply a move that may have given the job its outputs."""
+        for artifact in job.outputs:
+            queries.insert_file(tx.connection, file_of_artifact(job, artifact, tx.now))
+        return self._apply(tx, job, error)
 
     def _apply(self, tx: Transaction, job: Job, error: JobError | None = None, **columns: str) -> Job:
         queries.update_job(tx.connection, job, **columns)
@@ -374,3 +412,11 @@ class SqlJobStore:
         self._metrics.gauge("jobs_queued", depth.queued, pool=pool)
         self._metrics.gauge("jobs_running", depth.running, pool=pool)
         self._metrics.gauge("oldest_queued_age_s", depth.oldest_age_s, pool=pool)
+
+
+def _verdict_on(job: Job, attempt: int, outcome: str, outputs: Sequence[Artifact]) -> Verdict:
+    """Return what the ending of an attempt is told, read from the job after it: the first time and whenever it is sent again."""
+    expected = {outcome} if outcome == JobStatus.SUCCEEDED else {outcome, JobStatus.CANCELLED.value}  # a cancel wins over the others
+    ended_so = any(record.attempt == attempt and record.outcome in expected for record in job.attempts)
+    published = {artifact.file_id for artifact in job.outputs}
+    return Verdict.OK if ended_so and all(artifact.file_id in published for artifact in outputs) else Verdict.LOST

@@ -30,7 +30,7 @@ JOBS = sa.Table(
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("pool", sa.String(64), nullable=False),
     sa.Column("spec", sa.JSON, nullable=False),
-    sa.Column("requires", sa.String(64)),
+    sa.Column("requires", sa.String(255)),
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -101,6 +101,33 @@ JOB_LABELS = sa.Table(
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("value", sa.String(255), nullable=False),
     sa.Index("ix_job_labels_value", "name", "value"),
+)
+
+WORKFLOWS = sa.Table(
+    "workflows",
+    METADATA,
+    sa.Column("tenant", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("graph", sa.JSON, nullable=False),
+    sa.Column("meta", sa.JSON, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+)
+
+COMFY_BACKENDS = sa.Table(
+    "comfy_backends",
+    METADATA,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("url", sa.String(1024), nullable=False),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Column("weight", sa.Float(53), nullable=False),
+    sa.Column("in_flight", sa.Integer, nullable=False),
+    sa.Column("configured", sa.Boolean, nullable=False),
+    sa.Column("draining", sa.Boolean, nullable=False),
+    sa.Column("owner", sa.String(128)),
+    sa.Column("lease_until", sa.Float(53), nullable=False),  # on the store's clock; 0 without an owner
+    sa.UniqueConstraint("url", name="uq_comfy_backends_url"),
 )
 
 # Columns that a transition may change; the rest is fixed when the job is accepted.

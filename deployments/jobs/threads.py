@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import TypeVar
+
+from deployments.jobs.model import JsonObject
+from deployments.jobs.ports import Engine, EngineItem, EngineTask
 
 T = TypeVar("T")
 
 _END = object()
+
+
+class ThreadedEngine:
+    """Implements :class:`deployments.jobs.ports.AsyncEngine` over a blocking engine, each job in a thread."""
+
+    def __init__(self, engine: Engine, executor: Executor) -> None:
+        self._engine = engine
+        self._executor = executor
+
+    def references(self, spec: JsonObject) -> Mapping[str, JsonObject]:
+        """See the port."""
+        return self._engine.references(spec)
+
+    def run(self, task: EngineTask) -> AsyncGenerator[EngineItem, None]:
+        """See the port; a cancelled run returns once the step under way has ended."""
+        return iterate_in_thread(self._engine.run(task), self._executor)
 
 
 async def iterate_in_thread(steps: Iterator[T], executor: Executor) -> AsyncGenerator[T, None]:

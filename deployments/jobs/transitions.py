@@ -9,8 +9,9 @@
         retry, lost,└──────────────────────────┘
         release
 
-Terminal states never change. A worker that died and an error of the job are counted apart: each kind may use up ``max_attempts``
-by itself, so that a bad night of the machines does not spend the tries that a flaky download needs, yet a poison job still ends.
+Terminal states never change. A machine that died (the worker, or the ComfyUI server that had the job) and an error of the job are
+counted apart: each kind may use up ``max_attempts`` by itself, so that a bad night of the machines does not spend the tries that a
+flaky download needs, yet a poison job still ends.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from deployments.jobs.errors import Conflict, WorkerLost
-from deployments.jobs.model import Artifact, AttemptRecord, Job, JobError, JobStatus
+from deployments.jobs.errors import BackendLost, Conflict, WorkerLost
+from deployments.jobs.model import Artifact, AttemptRecord, Job, JobError, JobStatus, JsonObject
 
 # Outcomes that count as nobody's failure: handed back by a draining replica; claimed by a replica that was dead already.
 RELEASED, NOT_STARTED = "released", "not_started"
 MAX_NOT_STARTED = 5  # then the job itself may be what kills its workers at once
+
+# Error codes that blame the machines: tried again at once, and counted apart from the errors of the job.
+INFRASTRUCTURE_LOSSES = frozenset({WorkerLost.code, BackendLost.code})
 
 LEGAL: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
@@ -42,9 +46,9 @@ def claim(job: Job, *, owner: str, now: float, lease_until: float) -> Job:
     )
 
 
-def succeed(job: Job, *, outputs: Sequence[Artifact], timings: Mapping[str, float], now: float) -> Job:
+def succeed(job: Job, *, outputs: Sequence[Artifact], timings: Mapping[str, float], now: float, facts: JsonObject | None = None) -> Job:
     """End a running job with its outputs."""
-    done = _end(job, JobStatus.SUCCEEDED, _record(job, now, JobStatus.SUCCEEDED), now)
+    done = _end(job, JobStatus.SUCCEEDED, _record(job, now, JobStatus.SUCCEEDED, facts=facts), now)
     return replace(done, outputs=tuple(outputs), timings=dict(timings))
 
 
@@ -64,7 +68,16 @@ def release(job: Job, *, now: float) -> Job:
     return _requeue(job, _record(job, now, RELEASED), not_before=None)
 
 
-def fail(job: Job, error: JobError, *, timings: Mapping[str, float], now: float, backoff_s: float) -> Job:
+def fail(
+    job: Job,
+    error: JobError,
+    *,
+    timings: Mapping[str, float],
+    now: float,
+    backoff_s: float,
+    outputs: Sequence[Artifact] = (),
+    facts: JsonObject | None = None,
+) -> Job:
     """End an attempt with an error: queued again while the error is retryable and tries are left, else failed.
 
     Args:
@@ -73,15 +86,17 @@ def fail(job: Job, error: JobError, *, timings: Mapping[str, float], now: float,
         timings: seconds by stage of this attempt.
         now: store's time.
         backoff_s: wait before the first retry; doubles with each failed try, up to a minute.
+        outputs: made before the failure; the job gets them when it has failed for good.
+        facts: for the attempt's record.
     """
     if job.cancel_requested:
         return cancel(job, now=now)
-    record = _record(job, now, error.code, error.message)
+    record = _record(job, now, error.code, error.message, facts)
     tries = _tries_like(job, error.code) + 1
     if error.retryable and tries < job.max_attempts:
-        delay = 0.0 if error.code == WorkerLost.code else min(60.0, backoff_s * 2 ** (tries - 1))
+        delay = 0.0 if error.code in INFRASTRUCTURE_LOSSES else min(60.0, backoff_s * 2 ** (tries - 1))
         return _requeue(job, record, not_before=now + delay if delay else None)
-    return replace(_end(job, JobStatus.FAILED, record, now), error=error, timings=dict(timings))
+    return replace(_end(job, JobStatus.FAILED, record, now), error=error, timings=dict(timings), outputs=tuple(outputs))
 
 
 def lose(job: Job, *, now: float, heard: bool) -> Job:
@@ -103,15 +118,13 @@ def _check(job: Job, to: JobStatus) -> None:
         raise Conflict(f"job {job.id} is {job.status} and cannot become {to}")
 
 
-def _record(job: Job, now: float, outcome: str, message: str | None = None) -> AttemptRecord:
-    return AttemptRecord(
-        attempt=job.attempt, owner=job.owner or "", started_at=job.started_at or now, ended_at=now, outcome=str(outcome), message=message
-    )
+def _record(job: Job, now: float, outcome: str, message: str | None = None, facts: JsonObject | None = None) -> AttemptRecord:
+    return AttemptRecord(job.attempt, job.owner or "", job.started_at or now, now, str(outcome), message, facts or {})
 
 
 def _tries_like(job: Job, code: str) -> int:
-    failures = [a.outcome == WorkerLost.code for a in job.attempts if a.outcome not in {RELEASED, NOT_STARTED}]
-    return failures.count(code == WorkerLost.code)
+    failures = [a.outcome in INFRASTRUCTURE_LOSSES for a in job.attempts if a.outcome not in {RELEASED, NOT_STARTED}]
+    return failures.count(code in INFRASTRUCTURE_LOSSES)
 
 
 def _end(job: Job, status: JobStatus, record: AttemptRecord | None, now: float) -> Job:

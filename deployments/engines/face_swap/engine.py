@@ -25,7 +25,7 @@ from deployments.engines.media.video import FrameProgress, transform_video
 from deployments.engines.models import ModelInfo, verified_file
 from deployments.jobs.errors import InvalidInput, NoFaceDetected
 from deployments.jobs.logs import fields, get_logger
-from deployments.jobs.model import Progress, Stage
+from deployments.jobs.model import JsonObject, Progress, Stage
 from deployments.jobs.ports import EngineTask, LocalMedia, OutputFile
 from deployments.jobs.spec import OutputOptions, parse_resolution
 
@@ -44,8 +44,6 @@ SourceHandle = Any
 
 class FaceSwapEngine:
     """Runs face-swap jobs. One per replica; threads may run jobs on it at the same time."""
-
-    input_roles = ("source", "target")
 
     def __init__(self, config: FaceSwapConfig, analysis: FaceAnalysis, swapper: Swapper[SourceHandle]) -> None:
         """Take the parts; ``load`` makes them."""
@@ -68,6 +66,10 @@ class FaceSwapEngine:
         cv2.setNumThreads(config.session.intra_op_threads)  # of this process: Ray's OMP_NUM_THREADS=1 would bind OpenCV too
         mesh = load_canonical_mesh(verified_file(models, "face_geometry"))
         return cls(config, FaceAnalysis.load(models, config), MeshSwapper(mesh, shape=config.shape))
+
+    def references(self, spec: JsonObject) -> dict[str, JsonObject]:
+        """See ``deployments.jobs.ports.Engine``."""
+        return {role: spec[role] for role in ("source", "target")}
 
     def run(self, task: EngineTask) -> Iterator[Progress | OutputFile]:
         """Swap; see ``deployments.jobs.ports.Engine``.

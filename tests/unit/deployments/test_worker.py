@@ -8,6 +8,7 @@ import pytest
 
 from deployments.jobs.config import WorkerConfig
 from deployments.jobs.errors import StoreUnavailable
+from deployments.jobs.slots import FixedSlots
 from deployments.worker import Worker
 
 
@@ -65,7 +66,7 @@ class Runner:
 
 def build(store, runner, **config) -> Worker:
     settings = WorkerConfig(**({"store_retry_s": 0.01} | config))
-    return Worker(store=store, runner=runner, pool="p", owner="me", capabilities=frozenset({"mesh"}), config=settings)
+    return Worker(store=store, runner=runner, pool="p", owner="me", slots=FixedSlots(settings.slots, frozenset({"mesh"})), config=settings)
 
 
 async def test_as_many_jobs_run_as_there_are_slots():
@@ -135,8 +136,8 @@ async def test_check_fails_when_a_claim_loop_is_dead():
     store.claim = broken
     worker = build(store, runner)
     worker.start()
-    await asyncio.wait(worker._loops)
-    with pytest.raises(RuntimeError, match="claim loop"):
+    await asyncio.wait({worker._taker})
+    with pytest.raises(RuntimeError, match="claiming of pool p is dead"):
         worker.check()
 
 

@@ -15,6 +15,7 @@ from deployments.jobs.errors import NoFaceDetected, StoreUnavailable
 from deployments.jobs.model import Claim, JobStatus, Progress, Stage
 from deployments.jobs.ports import LocalMedia, NoMetrics, OutputFile, StoredObject
 from deployments.jobs.runner import JobRunner
+from deployments.jobs.threads import ThreadedEngine
 
 TENANT = "default"
 FAST = RunnerConfig(heartbeat_s=0.05, progress_s=0.01, store_retry_s=0.01)
@@ -42,11 +43,12 @@ class Uploads:
 class StepEngine:
     """Takes a step whenever the test lets it, and notes that it was closed."""
 
-    input_roles = ("source",)
-
     def __init__(self, steps=2, error=None):
         self.steps, self.error = steps, error
         self.let_go, self.entered, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def references(self, spec):
+        return {"source": spec["source"]}
 
     def run(self, task):
         try:
@@ -80,7 +82,7 @@ def build(store, uploads, tmp_path):
 
     def make(engine, store=store):
         return JobRunner(
-            store=store, inputs=Inputs(), uploader=uploads, upload_file=uploads.upload, engine=engine, executor=executor,
+            store=store, previews=store, inputs=Inputs(), uploader=uploads, upload_file=uploads.upload, engine=ThreadedEngine(engine, executor),
             work_folder=SimpleNamespace(path=tmp_path / "work"), config=FAST, metrics=NoMetrics(),
         )  # fmt: skip
 

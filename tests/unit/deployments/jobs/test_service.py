@@ -27,17 +27,19 @@ from deployments.jobs.errors import (
 )
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake, to_display_name
-from deployments.jobs.model import Artifact, JobQuery, JobStatus
+from deployments.jobs.model import Artifact, JobQuery, JobStatus, Preview
 from deployments.jobs.options import JobOptions
+from deployments.jobs.ports import Plan
+from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService, ServiceConfig
-from deployments.jobs.spec import FaceSwapSpec, OutputOptions
+from deployments.jobs.spec import ComfySpec, FaceSwapSpec, JobSpec, OutputOptions
 from deployments.storage.local import LocalStore
 from deployments.storage.upload import upload_stream
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 URL = "https://example.com/a.png"
 CAPABILITIES = Capabilities(
-    engines=(EngineInfo(name="mesh", kind="faceswap", pool="faceswap"),),
+    engines=(EngineInfo(name="mesh", kind="faceswap", pool="faceswap"), EngineInfo(name="bridge", kind="comfyui", pool="comfyui")),
     formats=MediaFormats(read=(), write=()),
     limits=LimitsInfo(upload_bytes=1, inline_bytes=1, body_bytes=1, wait_s=1),
 )
@@ -59,20 +61,36 @@ def refuse_private(url: str) -> None:
         raise UrlNotAllowed("not a public address")
 
 
+class FixedPlanner:
+    """Plans every workflow alike."""
+
+    async def plan(self, tenant: str, spec: JobSpec) -> Plan:
+        return Plan({"kind": "comfyui", "graph": {}, "tenant": tenant, "asked": spec.workflow}, "tags:sdxl", 77.0, 1.5)
+
+
+async def describe() -> Capabilities:
+    return CAPABILITIES
+
+
 @pytest.fixture
 async def service(store, objects, clock) -> AsyncIterator[JobService]:
     feed = EventFeed(store, poll_s=0.05)
     feed.start()
+    previews = PreviewFeed(store, poll_s=0.05)
+    previews.start()
     intake = MediaIntake(store, objects, upload_stream, refuse_private, IntakeLimits(upload_bytes=10_000, inline_bytes=5_000), clock)
     yield JobService(
         store=store,
         feed=feed,
+        previews=previews,
         intake=intake,
         uploader=objects,
         reader=objects,
-        capabilities=lambda: CAPABILITIES,
+        capabilities=describe,
+        planners={"comfyui": FixedPlanner()},
         config=ServiceConfig(max_wait_s=5, max_watched=3),
     )
+    await previews.close()
     await feed.close()
 
 
@@ -168,6 +186,24 @@ async def test_submit_makes_one_job_of_two_equal_requests_at_once(service):
     both = await asyncio.gather(*(service.submit(spec(), idempotency_key="k") for _ in range(2)))
     assert len({submission.job.id for submission in both}) == 1
     assert sorted(submission.created for submission in both) == [False, True]
+
+
+async def test_submit_stores_what_the_planner_of_its_kind_makes_of_a_request(service):
+    job = (await service.submit(ComfySpec(workflow="blur"), JobOptions(timeout_s=9), tenant="t")).job
+    assert job.spec == {"kind": "comfyui", "graph": {}, "tenant": "t", "asked": "blur"}
+    assert (job.kind, job.pool, job.requires, job.timeout_s, job.estimate_s) == ("comfyui", "comfyui", "tags:sdxl", 77.0, 1.5)
+
+
+async def test_submit_checks_a_new_request_and_no_repeat(service):
+    async def refuse() -> None:
+        raise InvalidInput("no")
+
+    first = await service.submit(ComfySpec(workflow="blur"), idempotency_key="k")
+    again = await service.submit(ComfySpec(workflow="blur"), idempotency_key="k", check=refuse)
+    assert (again.job.id, again.created) == (first.job.id, False)
+    with pytest.raises(InvalidInput, match="no"):
+        await service.submit(ComfySpec(workflow="blur"), check=refuse)
+    assert len((await service.list_jobs(JobQuery())).jobs) == 1
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ü", "x" * 256])
@@ -273,6 +309,27 @@ async def test_subscribe_refuses_too_many_jobs(service):
         service.subscribe([str(uuid.uuid4()) for _ in range(4)])
 
 
+async def test_subscribe_with_previews_brings_both(service, store, claim):
+    job = (await service.submit(spec())).job
+    await store.claim(claim())
+    async with asyncio.timeout(5), service.subscribe_with_previews([job.id]) as viewing:
+        assert [(await anext(viewing)).status for _ in range(2)] == [JobStatus.QUEUED, JobStatus.RUNNING]
+        while not await store.put_preview(Preview(job.id, 1, 0, "image/jpeg", b"jpeg", "3")):
+            await asyncio.sleep(0.005)
+        shown = await anext(viewing)
+    assert (shown.data, shown.comfy_node) == (b"jpeg", "3")
+
+
+@pytest.mark.parametrize(
+    ("job_ids", "tenant", "error"), [(None, "default", InvalidInput), ([UNKNOWN], "default", JobNotFound), ([], "other", JobNotFound)]
+)
+async def test_subscribe_with_previews_is_of_named_jobs_of_the_tenant(service, job_ids, tenant, error):
+    job = (await service.submit(spec())).job
+    with pytest.raises(error):
+        async with service.subscribe_with_previews([job.id] if job_ids == [] else job_ids, tenant=tenant):
+            pytest.fail("was let in")
+
+
 async def test_create_file_keeps_type_name_size_and_hash(service):
     record = await service.create_file("C:\\Pictures\\me.png", "application/octet-stream", stream(PNG[:3], PNG[3:1000], PNG[1000:]))
     assert (record.name, record.media_type, record.size_bytes) == ("me.png", "image/png", len(PNG))
@@ -323,6 +380,6 @@ async def test_ready_follows_the_feed(service):
     async with asyncio.timeout(5):
         while not service.ready():
             await asyncio.sleep(0.01)
-    assert service.capabilities() == CAPABILITIES
+    assert await service.capabilities() == CAPABILITIES
     assert (await service.stats()).by_status["queued"] == 0
     assert await service.scaling() == ()

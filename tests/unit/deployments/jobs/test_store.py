@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 
 import pytest
@@ -241,6 +242,76 @@ async def test_fail_is_final_when_not_retryable(store, new_job, claim):
     await store.fail(job.id, 1, JobError("no_face_detected", "none"), {"fetching": 0.1})
     ended = await store.get(TENANT, job.id)
     assert (ended.status, ended.error.code, ended.timings) == (JobStatus.FAILED, "no_face_detected", {"fetching": 0.1})
+
+
+async def test_fail_publishes_what_was_made_before_the_end(store, new_job, claim):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    outputs = [artifact(), artifact(name="second.png", duration_s=0.1)]
+    error = JobError("comfy_node_failed", "node 9 failed")
+    assert await store.fail(job.id, 1, error, {"computing": 1.5}, outputs) is Verdict.OK
+    assert await store.fail(job.id, 1, error, {"computing": 1.5}, outputs) is Verdict.OK  # the answer got lost
+    ended = await store.get(TENANT, job.id)
+    assert (ended.status, ended.error, ended.outputs, len(ended.attempts)) == (JobStatus.FAILED, error, tuple(outputs), 1)
+    assert [(await store.get_file(TENANT, output.file_id)).job_id for output in outputs] == [job.id] * 2
+    await store.delete(TENANT, job.id)
+    with pytest.raises(FileNotFound):
+        await store.get_file(TENANT, outputs[0].file_id)
+
+
+@pytest.mark.parametrize("end", ["queued again", "cancelled", "ended by another", "failed without them"])
+async def test_fail_says_that_outputs_were_not_published_and_says_it_again(store, new_job, claim, clock, end):
+    await store.create(new_job())
+    job = await store.claim(claim())
+    output, error = artifact(), JobError("comfy_node_failed", "node 9 failed")
+    if end == "queued again":
+        error = FLAKY
+    elif end == "cancelled":
+        await store.cancel(TENANT, job.id)
+    elif end == "ended by another":
+        clock.advance(16)
+        await store.sweep()
+    else:
+        await store.fail(job.id, 1, error, {})
+    for _ in range(2):
+        assert await store.fail(job.id, 1, error, {}, [output]) is Verdict.LOST
+    assert (await store.get(TENANT, job.id)).outputs == ()
+    with pytest.raises(FileNotFound):
+        await store.get_file(TENANT, output.file_id)
+
+
+async def test_an_ending_that_a_cancel_overtook_is_told_the_same_again(store, new_job, claim):
+    for end in (lambda job: store.fail(job.id, 1, FLAKY, {}), lambda job: store.release(job.id, 1)):
+        await store.create(new_job())
+        job = await store.claim(claim())
+        await store.cancel(TENANT, job.id)
+        assert [await end(job), await end(job), await store.finish(job.id, 1, [], {})] == [Verdict.OK, Verdict.OK, Verdict.LOST]
+        assert (await store.get(TENANT, job.id)).status is JobStatus.CANCELLED
+
+
+async def test_a_lost_backend_is_tried_again_at_once_but_not_for_ever(store, new_job, claim):
+    job, _ = await store.create(new_job(max_attempts=2))
+    lost = JobError("backend_lost", "the server forgot the prompt", retryable=True)
+    for attempt in (1, 2):
+        assert (await store.claim(claim())).attempt == attempt
+        assert await store.fail(job.id, attempt, lost, {}) is Verdict.OK
+    ended = await store.get(TENANT, job.id)
+    assert (ended.status, ended.error, (await store.stats(TENANT)).workers_lost_total) == (JobStatus.FAILED, lost, 0)
+
+
+async def test_a_claim_may_offer_every_combination_of_a_backends_tags(store, new_job, claim):
+    tags = ["cuda", "flux-dev", "high-memory", "sdxl", "video", "wan-2.1"]
+    offered = frozenset("tags:" + "+".join(c) for n in range(len(tags) + 1) for c in itertools.combinations(tags, n)) | {
+        "comfyui",
+        "a",
+        "b",
+    }
+    assert len(offered) == 67
+    for requires in ("tags:" + "+".join(tags), None, "tags:sdxl+wan-2.1", "tags:" + "x" * 250, "tags:sdxl+rocm"):
+        await store.create(new_job(requires=requires))
+    taken = [await store.claim(claim(capabilities=offered)) for _ in range(4)]
+    assert [job and job.requires for job in taken] == ["tags:" + "+".join(tags), None, "tags:sdxl+wan-2.1", None]
+    assert taken[3] is None
 
 
 async def test_release_does_not_count_as_a_failure(store, new_job, claim):
@@ -580,3 +651,26 @@ async def test_the_migrations_make_what_the_tables_say(store, database_url):
         ]  # SQLite cannot reflect an expression
     engine.dispose()
     assert differences == []
+
+
+async def test_the_migrations_go_back_and_forth_with_the_jobs_in_place(store, store_config, database_url, clock, new_job):
+    from alembic import command
+    from alembic.config import Config
+
+    from deployments.jobs.database import MIGRATIONS
+
+    job, _ = await store.create(new_job())
+    await store.close()
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        assert not sa.inspect(connection).has_table("comfy_backends")
+    engine.dispose()
+    upgraded = SqlJobStore(store_config, clock)
+    await upgraded.start()
+    assert await upgraded.get(TENANT, job.id) == job
+    assert await upgraded.backends() == ()
+    await upgraded.close()

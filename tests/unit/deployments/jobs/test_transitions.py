@@ -6,9 +6,10 @@ import pytest
 
 from deployments.jobs import transitions
 from deployments.jobs.errors import Conflict
-from deployments.jobs.model import Job, JobError, JobStatus
+from deployments.jobs.model import Artifact, Job, JobError, JobStatus
 
 FLAKY = JobError("fetch_failed", "hung up", retryable=True)
+LOST_BACKEND = JobError("backend_lost", "the server forgot the prompt", retryable=True)
 
 
 def job(status: JobStatus = JobStatus.QUEUED, **changes) -> Job:
@@ -65,6 +66,31 @@ def test_back_off_doubles_for_errors_and_is_nothing_for_lost_workers():
     waits = [fail_until_final(job(max_attempts=9), [FLAKY] * n).not_before for n in (1, 2, 3, 8)]
     assert waits == [3.0, 5.0, 9.0, 61.0]
     assert fail_until_final(job(), [None]).not_before is None
+
+
+def test_lost_backends_count_with_lost_workers():
+    almost = fail_until_final(job(), [None, LOST_BACKEND, FLAKY, FLAKY])
+    assert (almost.status, almost.attempt) == (JobStatus.QUEUED, 4)
+    for last, code in ((None, "worker_lost"), (LOST_BACKEND, "backend_lost"), (FLAKY, "fetch_failed")):
+        ended = fail_until_final(almost, [last])
+        assert (ended.status, ended.error.code) == (JobStatus.FAILED, code)
+
+
+def test_a_lost_backend_is_tried_again_without_back_off():
+    assert fail_until_final(job(), [LOST_BACKEND, LOST_BACKEND]).not_before is None
+
+
+def test_outputs_of_a_failure_come_only_with_the_end():
+    made = Artifact("f", "a.png", "image/png", "local://a.png", 1, "0" * 64)
+    running = job(JobStatus.RUNNING, attempt=1)
+    fatal = JobError("comfy_node_failed", "node 9 failed")
+    for current, error, outputs in (
+        (running, fatal, (made,)),
+        (running, FLAKY, ()),
+        (transitions.request_cancel(running), fatal, ()),
+    ):
+        ended = transitions.fail(current, error, timings={}, now=1.0, backoff_s=1.0, outputs=[made])
+        assert ended.outputs == outputs
 
 
 def test_a_cancel_wins_over_every_way_back_to_the_queue():

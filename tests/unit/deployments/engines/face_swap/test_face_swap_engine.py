@@ -57,7 +57,7 @@ def as_input(media):
 def task(as_input, tmp_path):
     def make(source, target, **output):
         inputs = {role: as_input(media) if isinstance(media, str) else media for role, media in (("source", source), ("target", target))}
-        return EngineTask({"kind": "faceswap", "output": output}, inputs, tmp_path)
+        return EngineTask({"kind": "faceswap", "output": output}, inputs, tmp_path, "job", 1, "default")
 
     return make
 
