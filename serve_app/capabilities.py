@@ -8,8 +8,11 @@ from deployments.engines.models import load_manifest
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
 from serve_app.settings import Settings
 
-SWAPPED_WITH = {"faceswap": ("yunet", "face_mesh", "face_geometry")}  # models by pool, names of configs/models.yaml
-DESCRIPTIONS = {"faceswap": ("mesh", "swaps faces through a canonical texture atlas; needs no weights beyond the bundled ones")}
+MODELS = {"faceswap": ("yunet", "face_mesh", "face_geometry"), "comfyui": ()}  # by pool, names of configs/models.yaml
+DESCRIPTIONS = {
+    "faceswap": ("mesh", "swaps faces through a canonical texture atlas; needs no weights beyond the bundled ones"),
+    "comfyui": ("comfyui", "runs ComfyUI workflows on the backends listed here, whose models and licences are their operators'"),
+}
 
 PICTURES = ("image/png", "image/jpeg", "image/webp")
 VIDEOS = ("video/mp4", "video/quicktime", "video/webm", "video/x-matroska", "video/x-msvideo", "image/gif")
@@ -28,7 +31,7 @@ def describe(settings: Settings, manifest: Path, pools: frozenset[str]) -> Capab
             description=DESCRIPTIONS[pool][1],
             models=tuple(
                 ModelInfo(name=m.name, licence=m.licence, commercial_use=m.commercial_use, source=m.source, sha256=m.sha256)
-                for m in map(models.__getitem__, SWAPPED_WITH[pool])
+                for m in map(models.__getitem__, MODELS[pool])
             ),
         )
         for pool in sorted(pools)

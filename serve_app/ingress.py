@@ -7,12 +7,18 @@ classes to call them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray.serve.handle import DeploymentHandle
 
+from deployments.comfyui_bridge.catalogue import WorkflowCatalogue
+from deployments.comfyui_bridge.config import ComfyConfig
+from deployments.comfyui_bridge.descriptions import Descriptions
+from deployments.comfyui_bridge.desk import ComfyDesk
+from deployments.comfyui_bridge.planner import ComfyPlanner
 from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.config import StoreConfig
@@ -21,14 +27,17 @@ from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake
 from deployments.jobs.model import Job, JobQuery, JsonObject
 from deployments.jobs.ports import SystemClock
+from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService, ServiceConfig
+from deployments.storage.address import AllowList
 from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
 from deployments.storage.upload import upload_stream
 from serve_app.api.app import create_api
 from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
-from serve_app.api.schemas import EventView, JobRequest, JobView
+from serve_app.api.requests import parse_job_request
+from serve_app.api.schemas import EventView, JobView
 
 
 class IngressSetup(BaseModel):
@@ -41,6 +50,8 @@ class IngressSetup(BaseModel):
     fetch: FetchConfig
     intake: IntakeLimits
     service: ServiceConfig
+    comfyui: ComfyConfig
+    workflows: Path  # folder of the workflows that ship
     api: ApiConfig
     capabilities: Capabilities
 
@@ -69,22 +80,33 @@ class Ingress:
         await objects.check(expected=await uploads.identity())
         self._feed = EventFeed(store)
         self._feed.start()
+        self._previews = PreviewFeed(store)
+        self._previews.start()
         check_url = GuardedFetcher(setup.fetch).check_url
+        intake = MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock())
+        await store.configure_backends(setup.comfyui.specs())
+        descriptions = Descriptions(store, setup.comfyui.client, setup.comfyui.info_fresh_s)
+        catalogue = WorkflowCatalogue(setup.workflows, store)
+        planner = ComfyPlanner(catalogue, descriptions, intake, managed=setup.comfyui.managed.enabled)
+        self._desk = ComfyDesk(catalogue, descriptions, planner, store, AllowList.parse(setup.fetch.allow))
         self._service = JobService(
             store=store,
             feed=self._feed,
-            intake=MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock()),
+            previews=self._previews,
+            intake=intake,
             uploader=uploads,
             reader=objects,
-            capabilities=lambda: setup.capabilities,
+            capabilities=self._capabilities,
+            planners={"comfyui": planner},
             config=setup.service,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the HTTP application in the replica, from what the constructor made."""
-        return create_api(self._service, self._setup.api)
+        return create_api(self._service, self._setup.api, comfy=self._desk)
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica
+        await self._previews.close()
         await self._feed.close()
 
     async def submit(self, request: JsonObject, idempotency_key: str | None = None) -> JsonObject:
@@ -93,7 +115,7 @@ class Ingress:
         Raises:
             ServiceError: as ``POST /v1/jobs`` answers it, with the same ``code``.
         """
-        parsed = JobRequest.model_validate(request)
+        parsed = parse_job_request(request)
         submission = await self._service.submit(parsed.to_spec(), parsed.to_options(), idempotency_key=idempotency_key)
         return self._shown(submission.job)
 
@@ -114,6 +136,9 @@ class Ingress:
         """Stream a job's events until its end; call with ``handle.options(stream=True)``."""
         async for event in self._service.watch([job_id], after=EventId.parse(after) if after else None):
             yield EventView.of(event).model_dump(mode="json")
+
+    async def _capabilities(self) -> Capabilities:
+        return self._setup.capabilities.model_copy(update={"backends": await self._desk.backend_infos()})
 
     def _shown(self, job: Job) -> JsonObject:
         return JobView.of(job, self._links).model_dump(mode="json")

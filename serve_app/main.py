@@ -19,6 +19,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.comfyui import BridgeSetup, ComfyUI
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.onnx import check_one_runtime
 from deployments.face_swap import FaceSwap
@@ -134,6 +135,10 @@ def _deploy_uploader(settings: Settings, *, gpu: bool) -> Application:
 
 def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: Application, *, gpu: bool) -> Application:
     box, arguments = _boxes(settings, gpu=gpu)[name]
+    if name == "comfyui" and not settings.comfyui.managed.enabled:
+        gpu = False  # it computes nothing itself
+        if not settings.comfyui.backends:
+            options = options.model_copy(update={"min_replicas": 0, "initial_replicas": 0})  # nothing to drive until one is added
     drain_s = max(1.0, options.graceful_shutdown_timeout_s - DRAIN_MARGIN_S)
     setup = WorkerSetup(
         pool=name,
@@ -144,7 +149,7 @@ def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: 
         runner=settings.runner,
         worker=settings.worker.model_copy(update={"slots": options.slots, "drain_s": drain_s}),
     )
-    resources: dict[str, Any] = {"num_cpus": options.num_cpus} | ({"num_gpus": options.num_gpus} if gpu else {})
+    resources: dict[str, Any] = {"num_cpus": options.num_cpus} | ({"num_gpus": options.num_gpus} if gpu else HIDE_GPU)
     deployment = serve.deployment(
         name=box.__name__,
         ray_actor_options=resources,
@@ -161,7 +166,8 @@ def _boxes(settings: Settings, *, gpu: bool) -> dict[str, tuple[type, tuple[Any,
     face_swap = settings.face_swap
     session = face_swap.session.model_copy(update={"device": "cuda" if gpu else "cpu"})
     config = FaceSwapConfig.model_validate(face_swap.model_copy(update={"session": session, "limits": settings.media}))
-    return {"faceswap": (FaceSwap, (config, manifest_of(settings)))}
+    bridge = BridgeSetup(config=settings.comfyui, limits=settings.media, lease_s=settings.store.lease_s)
+    return {"faceswap": (FaceSwap, (config, manifest_of(settings))), "comfyui": (ComfyUI, (bridge,))}
 
 
 def manifest_of(settings: Settings) -> Path:
@@ -192,6 +198,8 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         fetch=settings.fetch,
         intake=settings.intake,
         service=settings.service,
+        comfyui=settings.comfyui,
+        workflows=settings.home / "workflows",
         api=settings.api,
         capabilities=describe(settings, manifest_of(settings), frozenset(pools)),
     )

@@ -32,6 +32,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from deployments.comfyui_bridge.config import ComfyConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
@@ -53,6 +54,7 @@ ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that ar
     ("fetch", "max_bytes"): "media.max_bytes",
     ("worker", "slots"): "args.pools.<name>.slots in serve_config.yaml",
     ("worker", "drain_s"): "args.pools.<name>.graceful_shutdown_timeout_s in serve_config.yaml",
+    ("comfyui", "backends"): "COMFYUI_URL",
     ("face_swap", "limits"): "the media settings",
     ("face_swap", "session", "device"): "args.profile in serve_config.yaml",
     ("intake", "upload_bytes"): "media.max_bytes",
@@ -109,6 +111,12 @@ class Settings(BaseSettings):
         (), description="hosts and CIDRs that may be fetched from although they are private; comma-separated"
     )
 
+    comfyui_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias="comfyui_url",
+        description="ComfyUI servers that workflows run on, comma-separated: http://host:port, a missing scheme is http; with options: "
+        "http://gpu1:8188#name=gpu1&tags=sdxl+flux&weight=2&in_flight=1 (in_flight: prompts sent at once, 1 or 2)",
+    )
     storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local")
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
@@ -118,6 +126,7 @@ class Settings(BaseSettings):
     storage: StorageConfig = Field({}, description="object store")  # type: ignore[assignment]  # same
     fetch: FetchConfig = Field({}, description="inputs by URL")  # type: ignore[assignment]  # same
     inputs: InputCacheConfig = Field({}, description="cache of inputs on each machine")  # type: ignore[assignment]  # same
+    comfyui: ComfyConfig = Field({}, description="ComfyUI bridge")  # type: ignore[assignment]  # same
     face_swap: FaceSwapConfig = Field({}, description="face-swap engine")  # type: ignore[assignment]  # same
     api: ApiConfig = Field({}, description="HTTP API")  # type: ignore[assignment]  # same
     intake: IntakeLimits = Field({}, description="upper bounds of uploads")  # type: ignore[assignment]  # same
@@ -153,6 +162,16 @@ class Settings(BaseSettings):
         if value or not {"host", "port"} <= info.data.keys():
             return value
         return url_of(info.data["host"], info.data["port"])
+
+    @field_validator("comfyui_url", mode="before")
+    @classmethod
+    def _split_servers(cls, value: object) -> object:
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("comfyui", mode="before")
+    @classmethod
+    def _comfyui_drives_the_servers(cls, value: object, info: ValidationInfo) -> object:
+        return _fill(value, backends=info.data.get("comfyui_url"))
 
     @field_validator("fetch_allow", mode="before")
     @classmethod

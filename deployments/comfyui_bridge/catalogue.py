@@ -1,0 +1,174 @@
+"""Workflows by name: those of a folder, which ship and are read-only, and those that clients upload, which lie in the job store.
+
+The folder is looked at again before each use, at most once a second: a file that is dropped in appears without a restart, a broken one
+is reported and hides none of the others. Uploads are seen by every ingress replica at once, because each reads them from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.engines.comfyui.bind import binding_problems
+from deployments.engines.comfyui.graph import check_graph, detect_format, unwrap
+from deployments.engines.comfyui.object_info import ObjectInfo
+from deployments.engines.comfyui.workflow_file import (
+    FileProblem,
+    WorkflowFile,
+    WorkflowMeta,
+    load_workflow_folder,
+    read_meta,
+    workflow_name,
+)
+from deployments.jobs.errors import InvalidInput, NameTaken, WorkflowInvalid, WorkflowNotFound
+from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.model import JsonObject, StoredWorkflow
+from deployments.jobs.ports import WorkflowStore
+
+log = get_logger(__name__)
+
+LOOK_S = 1.0
+MAX_GRAPH_BYTES = 4 * 2**20  # as JSON: the largest public templates have half a megabyte
+
+
+@dataclass(frozen=True, slots=True)
+class NamedWorkflow:
+    """A workflow that a request may name."""
+
+    name: str
+    version: int | None  # None: shipped, whose version is that of the installation
+    graph: JsonObject  # either format
+    meta: WorkflowMeta
+    created_at: float | None = None
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is a file of the installation, which no request changes."""
+        return self.version is None
+
+
+class WorkflowCatalogue:
+    """Finds, lists, stores and removes workflows."""
+
+    def __init__(self, folder: Path, store: WorkflowStore) -> None:
+        self._folder = folder
+        self._store = store
+        self._files: dict[str, WorkflowFile] = {}
+        self._problems: tuple[FileProblem, ...] = ()
+        self._seen: frozenset[tuple[str, int, int]] | None = None
+        self._looked_at = -LOOK_S
+
+    async def find(self, tenant: str, name: str) -> NamedWorkflow:
+        """Return a workflow by ``name``, or a version of an uploaded one by ``name@3``.
+
+        Raises:
+            WorkflowNotFound: there is none, or not in this version.
+        """
+        plain, at, version = name.partition("@")
+        shipped = (await self._shipped()).get(plain)
+        if shipped is not None and not at:
+            return _of_file(shipped)
+        if at and not (version.isascii() and version.isdigit() and len(version) < 10):
+            raise WorkflowNotFound(name)
+        try:
+            workflow_name(plain)
+        except InvalidInput:
+            raise WorkflowNotFound(name) from None
+        return _of_stored(await self._store.get_workflow(tenant, plain, int(version) if at else None))
+
+    async def list_all(self, tenant: str) -> list[NamedWorkflow]:
+        """Return every workflow of a tenant by name, shipped ones first."""
+        shipped = [_of_file(file) for file in (await self._shipped()).values()]
+        uploaded = [_of_stored(stored) for stored in await self._store.list_workflows(tenant) if stored.name not in self._files]
+        return shipped + uploaded
+
+    async def shipped(self) -> list[NamedWorkflow]:
+        """Return the workflows of the folder."""
+        return [_of_file(file) for file in (await self._shipped()).values()]
+
+    async def problems(self) -> tuple[FileProblem, ...]:
+        """Return the files of the folder that could not be read."""
+        await self._shipped()
+        return self._problems
+
+    async def put(self, tenant: str, name: str, document: JsonObject, meta: JsonObject, info: ObjectInfo | None) -> NamedWorkflow:
+        """Store a workflow under a name; a new version when the name is known and something has changed.
+
+        Raises:
+            InvalidInput: the name, the graph or its description cannot be used.
+            NameTaken: a shipped workflow has the name.
+        """
+        if workflow_name(name) in await self._shipped():
+            raise NameTaken(f"the workflow {name} ships with the installation: choose another name")
+        described = read_meta(meta)
+        graph = await asyncio.to_thread(_checked, document, described, info)
+        kept = described.model_dump(mode="json", exclude_defaults=True)
+        sha256 = hashlib.sha256(json.dumps([graph, kept], sort_keys=True).encode()).hexdigest()
+        stored = await self._store.put_workflow(StoredWorkflow(tenant, name, 0, graph, kept, sha256, time.time()))
+        return _of_stored(stored)
+
+    async def delete(self, tenant: str, name: str) -> None:
+        """Forget an uploaded workflow and its versions.
+
+        Raises:
+            WorkflowNotFound: there is none.
+            NameTaken: it is a shipped one.
+        """
+        if name in await self._shipped():
+            raise NameTaken(f"the workflow {name} ships with the installation: it cannot be deleted")
+        await self._store.delete_workflow(tenant, name)
+
+    async def _shipped(self) -> dict[str, WorkflowFile]:
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            seen = await asyncio.to_thread(_fingerprint, self._folder)
+            if seen != self._seen:
+                await self._load()
+                self._seen = seen
+        return self._files
+
+    async def _load(self) -> None:
+        files, self._problems = await asyncio.to_thread(load_workflow_folder, self._folder)
+        self._files = {file.name: file for file in files}
+        log.info("workflows read", extra=fields(action="workflows_read", workflows=len(files), problems=len(self._problems)))
+        for problem in self._problems:
+            log.warning("workflow left out", extra=fields(action="workflow_left_out", file=problem.file, reason=problem.reason))
+
+
+def _checked(document: JsonObject, meta: WorkflowMeta, info: ObjectInfo | None) -> JsonObject:
+    """Return the graph of an upload, in the format that it came in."""
+    graph = unwrap(document)
+    if len(json.dumps(graph)) > MAX_GRAPH_BYTES:
+        raise InvalidInput(f"a workflow has at most {MAX_GRAPH_BYTES // 2**20} MiB as JSON: put pictures into files and refer to them")
+    if detect_format(graph) == "ui":
+        return graph  # what it lacks shows when it is converted, which needs a backend
+    checked = check_graph(graph)
+    problems = binding_problems(checked, meta, info)
+    if problems:
+        raise WorkflowInvalid("the description of the workflow names places that the graph does not have: see the nodes", problems)
+    return checked
+
+
+def _of_file(file: WorkflowFile) -> NamedWorkflow:
+    return NamedWorkflow(file.name, None, file.graph, file.meta)
+
+
+def _of_stored(stored: StoredWorkflow) -> NamedWorkflow:
+    return NamedWorkflow(stored.name, stored.version, stored.graph, read_meta(stored.meta), stored.created_at)
+
+
+def _fingerprint(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """Return what tells whether a folder has changed: names, times and sizes."""
+    if not folder.is_dir():
+        return frozenset()
+    found = []
+    for path in folder.iterdir():
+        if path.suffix in {".json", ".yaml"}:
+            status = path.stat()
+            found.append((path.name, status.st_mtime_ns, status.st_size))
+    return frozenset(found)

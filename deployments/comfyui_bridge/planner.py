@@ -1,0 +1,178 @@
+"""From a request to the graph that is stored: named or brought along, converted, filled in, and checked as far as can be known now."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter, ValidationError
+
+from deployments.comfyui_bridge.catalogue import NamedWorkflow, WorkflowCatalogue
+from deployments.comfyui_bridge.config import requirement_of
+from deployments.comfyui_bridge.descriptions import Descriptions
+from deployments.comfyui_bridge.stored_spec import StoredMedia, StoredSpec
+from deployments.engines.comfyui.bind import BoundGraph, bind_inputs, fill_choices
+from deployments.engines.comfyui.convert import to_api
+from deployments.engines.comfyui.graph import PromptGraph, check_graph, detect_format, unwrap
+from deployments.engines.comfyui.media_inputs import TO_BE_UPLOADED, MediaBinding, media_kind, take_references
+from deployments.engines.comfyui.object_info import ObjectInfo
+from deployments.engines.comfyui.overrides import apply_overrides
+from deployments.engines.comfyui.places import Place, find_comfy_node, find_place, titles_of
+from deployments.engines.comfyui.validate import find_problems
+from deployments.engines.comfyui.workflow_file import WorkflowMeta
+from deployments.jobs.errors import BackendNotConfigured, InvalidInput, NodeProblem, ObjectInfoNeeded, WorkflowInvalid
+from deployments.jobs.intake import MediaIntake
+from deployments.jobs.model import JsonObject
+from deployments.jobs.ports import Plan
+from deployments.jobs.spec import ComfySpec, InlineRef, JobSpec, MediaRef
+
+REFERENCE: TypeAdapter[MediaRef] = TypeAdapter(MediaRef)
+CLOUD_SCHEMES = ("s3://", "gs://")
+
+
+class ComfyPlanner:
+    """Implements :class:`deployments.jobs.ports.Planner` for the kind ``comfyui``."""
+
+    def __init__(self, catalogue: WorkflowCatalogue, descriptions: Descriptions, intake: MediaIntake, *, managed: bool) -> None:
+        """Take the parts.
+
+        Args:
+            catalogue: workflows by name.
+            descriptions: what the backends have.
+            intake: brings media in.
+            managed: whether replicas start servers of their own, so that there need not be one now.
+        """
+        self._catalogue = catalogue
+        self._descriptions = descriptions
+        self._intake = intake
+        self._managed = managed
+        self._random = random.SystemRandom()
+
+    async def plan(self, tenant: str, spec: JobSpec) -> Plan:
+        """See the port.
+
+        Raises:
+            BackendNotConfigured: there is no ComfyUI server to run it.
+            WorkflowNotFound: no workflow of that name.
+            ObjectInfoNeeded: a UI-format workflow while no backend answers.
+            WorkflowNotConvertible: a UI-format workflow that has no API form.
+            WorkflowInvalid: ComfyUI would refuse it; names the nodes and inputs.
+        """
+        assert isinstance(spec, ComfySpec), "planners are registered by kind"
+        await self._check_backends(spec.options.backend_tags)
+        workflow = await self._workflow(tenant, spec.workflow)
+        info = await self._descriptions.info(spec.options.backend_tags)
+        bound, outputs = await asyncio.to_thread(self._bind, workflow, spec, info)
+        stored = StoredSpec(
+            workflow={"name": workflow.name, "version": workflow.version} if workflow.name else None,
+            graph=bound.graph,
+            media={role: await self._stored(tenant, role, media, bound.graph, info) for role, media in bound.media.items()},
+            choices_open=bound.choices_open,
+            seeds=bound.seeds,
+            outputs=outputs,
+            options=spec.options,
+        )
+        return Plan(stored.model_dump(mode="json", exclude_none=True), requirement_of(spec.options.backend_tags), spec.options.timeout_s)
+
+    async def to_graph(self, document: JsonObject, tags: tuple[str, ...] = ()) -> tuple[PromptGraph, ObjectInfo | None]:
+        """Return a workflow of either format as an API graph, and what is known of the nodes."""
+        info = await self._descriptions.info(tags)
+        return await asyncio.to_thread(_to_graph, document, info), info
+
+    async def _check_backends(self, tags: tuple[str, ...]) -> None:
+        if self._managed:
+            return
+        states = await self._descriptions.backends()
+        if not states:
+            raise BackendNotConfigured("this installation has no ComfyUI server: set COMFYUI_URL, or add one by POST /v1/admin/backends")
+        if not any(set(tags) <= set(state.spec.tags) for state in states):
+            known = sorted({tag for state in states for tag in state.spec.tags})
+            raise InvalidInput(f"no backend has the tags {', '.join(tags)} together: there is {', '.join(known) or 'none with a tag'}")
+
+    async def _workflow(self, tenant: str, given: str | JsonObject) -> NamedWorkflow:
+        if isinstance(given, str):
+            return await self._catalogue.find(tenant, given)
+        return NamedWorkflow("", None, unwrap(given), WorkflowMeta())
+
+    def _bind(self, workflow: NamedWorkflow, spec: ComfySpec, info: ObjectInfo | None) -> tuple[BoundGraph, tuple[str, ...] | None]:
+        graph = _to_graph(workflow.graph, info)
+        graph, brought = take_references(graph, info)
+        bound = bind_inputs(graph, workflow.meta, spec.inputs, info, self._random)
+        overridden, drawn = apply_overrides(bound.graph, spec.overrides, info, self._random)
+        overridden, set_over = take_references(overridden, info)
+        # Whoever comes last wins a place: the graph, then an input, then an override.
+        media = {(m.comfy_node, m.input): (role, m) for role, m in (*brought.items(), *bound.media.items(), *set_over.items())}
+        named = {role: m for role, m in media.values() if _is_open(overridden, m)}
+        closed = {str(place) for place in _places(overridden, spec.overrides, info)}
+        still_open = tuple(place for place in bound.choices_open if place not in closed)
+        if info is not None:
+            _refuse_problems(find_problems(_without_open(overridden, still_open, info), info))
+        return BoundGraph(overridden, named, bound.seeds | drawn, still_open), _selected(overridden, workflow.meta)
+
+    async def _stored(self, tenant: str, role: str, media: MediaBinding, graph: PromptGraph, info: ObjectInfo | None) -> StoredMedia:
+        place = Place(media.comfy_node, media.input)
+        kind = media_kind(graph, place, info) or "image"
+        try:
+            reference = REFERENCE.validate_python(_plain(media.reference))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            problem = NodeProblem(media.comfy_node, "", media.input, "media_reference", first["msg"])
+            raise WorkflowInvalid(f"the media of {role} cannot be used: {first['msg']}", (problem,)) from None
+        return StoredMedia(
+            comfy_node=media.comfy_node, input=media.input, kind=kind, reference=await self._intake.to_stored(tenant, reference)
+        )
+
+
+def _to_graph(document: JsonObject, info: ObjectInfo | None) -> PromptGraph:
+    if detect_format(document) == "api":
+        return check_graph(document)
+    if info is None:
+        raise ObjectInfoNeeded(
+            "this workflow is in the editor's format, and no ComfyUI backend answers that could describe its nodes: "
+            "try again when one does, or export the workflow in API format"
+        )
+    return check_graph(to_api(document, info))
+
+
+def _plain(reference: JsonObject) -> JsonObject:
+    """Return a reference without a data: URL, which becomes base64."""
+    url = reference.get("url", "")
+    if url.lower().startswith(CLOUD_SCHEMES):
+        raise InvalidInput(f"{url[:5]} URLs cannot be read by this installation: give an https URL, or upload the file to /v1/files")
+    if not url.lower().startswith("data:"):
+        return reference
+    head, comma, data = url[5:].partition(",")
+    media_type, *parameters = head.split(";")
+    if not comma or "base64" not in parameters:
+        raise InvalidInput("a data: URL has the form data:<media type>;base64,<data>")
+    return InlineRef.model_construct(base64=data, media_type=media_type).model_dump()
+
+
+def _is_open(graph: PromptGraph, media: MediaBinding) -> bool:
+    """Whether a place still waits for its media: an override may have put the name of a file there."""
+    return bool(graph[media.comfy_node]["inputs"].get(media.input) == TO_BE_UPLOADED)
+
+
+def _places(graph: PromptGraph, overrides: Mapping[str, object], info: ObjectInfo | None) -> list[Place]:
+    titles = titles_of(graph)
+    return [place for text in overrides if isinstance(place := find_place(graph, text, info, titles), Place)]
+
+
+def _without_open(graph: PromptGraph, choices_open: tuple[str, ...], info: ObjectInfo) -> PromptGraph:
+    """Return the graph as it may be checked now: the backend that is chosen fills the open places."""
+    return fill_choices(graph, choices_open, info) if choices_open else graph
+
+
+def _selected(graph: PromptGraph, meta: WorkflowMeta) -> tuple[str, ...] | None:
+    if meta.outputs is None:
+        return None
+    found = [find_comfy_node(graph, text) for text in meta.outputs]
+    _refuse_problems(tuple(node for node in found if isinstance(node, NodeProblem)))
+    return tuple(node for node in found if isinstance(node, str))
+
+
+def _refuse_problems(problems: tuple[NodeProblem, ...]) -> None:
+    if problems:
+        shown = "; ".join(problem.message for problem in problems[:3])
+        raise WorkflowInvalid(f"ComfyUI would refuse the workflow: {shown}", problems)

@@ -1,0 +1,248 @@
+"""The HTTP side of one ComfyUI server: each route that the bridge needs as a method, each answer as a value.
+
+Facts observed on ComfyUI 0.3.64 and 0.33.0. Nothing of a browser is forwarded: a foreign Origin is answered 403. What a server says
+about itself (argv, tracebacks) stays here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.comfyui_client.config import ClientConfig
+from deployments.jobs.errors import BackendLost, OutputsLost
+from deployments.jobs.model import JsonObject
+
+FAKE = "atelier-fake"  # what the fake server calls its environment
+CHUNK_BYTES = 256 * 1024
+
+
+class PromptRefused(Exception):
+    """The server answered 400: the graph is not valid. ``body`` is its answer, not meant for clients as it is."""
+
+    def __init__(self, body: JsonObject) -> None:
+        super().__init__(body)
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a prompt."""
+
+    number: float
+    node_errors: JsonObject  # of outputs that the server leaves out although it takes the rest
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedPrompt:
+    """An entry of the server's queue."""
+
+    prompt_id: str
+    client_id: str | None  # who sent it, as far as it says
+
+
+@dataclass(frozen=True, slots=True)
+class ServerQueue:
+    """The server's queue at one moment."""
+
+    running: tuple[QueuedPrompt, ...]
+    pending: tuple[QueuedPrompt, ...]
+
+    def __contains__(self, prompt_id: str) -> bool:
+        return any(prompt.prompt_id == prompt_id for prompt in (*self.running, *self.pending))
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """How a prompt ended, as the server remembers it."""
+
+    outputs: JsonObject  # by node id
+    completed: bool
+    messages: tuple[tuple[str, JsonObject], ...]
+
+    def message(self, kind: str) -> JsonObject | None:
+        """Return the data of a message such as ``execution_error``."""
+        return next((data for name, data in reversed(self.messages) if name == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What may be said about a server."""
+
+    version: str | None
+    fake: bool
+
+
+class ComfyHttp:
+    """One server. Every method raises ``BackendLost`` when it does not answer as a ComfyUI server does."""
+
+    def __init__(self, name: str, url: str, config: ClientConfig) -> None:
+        """Prepare; nothing is sent.
+
+        Args:
+            name: of the backend, for messages: its address is nobody's business.
+            url: ``http://host:port``.
+            config: time-outs.
+        """
+        self._name = name
+        self._config = config
+        timeout = httpx.Timeout(config.request_timeout_s, connect=config.connect_timeout_s)
+        self._client = httpx.AsyncClient(base_url=url.rstrip("/"), timeout=timeout, trust_env=False, follow_redirects=False)
+        self._has_jobs_api: bool | None = None  # since about v0.26; asked once
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        await self._client.aclose()
+
+    async def submit(self, graph: JsonObject, prompt_id: str, client_id: str, extra_data: JsonObject) -> Accepted:
+        """Send a prompt.
+
+        Raises:
+            PromptRefused: the graph is not valid.
+        """
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
+        response = await self._send("POST", "/prompt", json=body)
+        if response.status_code == HTTPStatus.BAD_REQUEST:
+            raise PromptRefused(_object(response))
+        answer = self._checked(response)
+        node_errors = answer.get("node_errors")
+        number = answer.get("number")
+        return Accepted(number if isinstance(number, int | float) else 0, node_errors if isinstance(node_errors, dict) else {})
+
+    async def queue(self) -> ServerQueue:
+        """Read the queue."""
+        answer = self._checked(await self._send("GET", "/queue"))
+        return ServerQueue(_prompts(answer.get("queue_running")), _prompts(answer.get("queue_pending")))
+
+    async def history(self, prompt_id: str) -> HistoryEntry | None:
+        """Read how a prompt ended; None while it waits or runs, and when the server knows nothing of it."""
+        answer = self._checked(await self._send("GET", f"/history/{prompt_id}"))
+        entry = answer.get(prompt_id)
+        return _entry(entry) if isinstance(entry, dict) else None
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Stop exactly this prompt, waiting or running; no error when it has ended or was never there."""
+        if self._has_jobs_api is not False:
+            response = await self._send("POST", f"/api/jobs/{prompt_id}/cancel")
+            self._has_jobs_api = response.status_code == HTTPStatus.OK
+            if self._has_jobs_api:
+                return
+        # A prompt may begin between the two, so both are sent, whatever the queue said: each names the one prompt and touches no other.
+        await self._send("POST", "/queue", json={"delete": [prompt_id]})
+        if any(prompt.prompt_id == prompt_id for prompt in (await self.queue()).running):
+            await self._send("POST", "/interrupt", json={"prompt_id": prompt_id})
+
+    async def object_info(self) -> JsonObject:
+        """Read what nodes there are: a megabyte or more."""
+        return self._checked(await self._send("GET", "/object_info"))
+
+    async def info(self) -> ServerInfo:
+        """Read the server's version."""
+        answer = self._checked(await self._send("GET", "/system_stats"))
+        system = answer.get("system")
+        system = system if isinstance(system, dict) else {}
+        version = system.get("comfyui_version")
+        return ServerInfo(version if isinstance(version, str) else None, system.get("deploy_environment") == FAKE)
+
+    async def upload(self, path: Path, name: str, media_type: str) -> str:
+        """Put a file into the server's input folder and return the name that nodes load it by.
+
+        Overwriting makes it repeatable: without it, other bytes under the name would become ``name (1)``.
+        """
+        data = await asyncio.to_thread(path.read_bytes)
+        response = await self._send(
+            "POST", "/upload/image", files={"image": (name, data, media_type)}, data={"overwrite": "true", "type": "input"}
+        )
+        answer = self._checked(response)
+        stored, subfolder = answer.get("name"), answer.get("subfolder")
+        if not isinstance(stored, str):
+            raise BackendLost(f"backend {self._name} took an input and did not say under which name")
+        return f"{subfolder}/{stored}" if subfolder else stored
+
+    async def download(self, place: Mapping[str, str], path: Path) -> int:
+        """Stream an output into a file and return its length.
+
+        Args:
+            place: filename, subfolder and type as the history names them.
+            path: written; not there when this raises.
+
+        Raises:
+            OutputsLost: the server has no such file any more, or it is larger than ``ClientConfig.max_output_bytes``.
+        """
+        size = 0
+        try:
+            async with self._client.stream("GET", "/view", params=dict(place)) as response:
+                if response.status_code == HTTPStatus.NOT_FOUND:
+                    raise OutputsLost(f"backend {self._name} no longer has the file of an output")
+                self._check_status(response)
+                with path.open("wb") as file:
+                    async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                        size += len(chunk)
+                        if size > self._config.max_output_bytes:
+                            raise OutputsLost(f"an output is longer than {self._config.max_output_bytes} bytes")
+                        file.write(chunk)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            path.unlink(missing_ok=True)
+            raise self._lost(error) from None
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return size
+
+    async def forget_results(self) -> None:
+        """Have the server drop its cache of node results, so that every node runs again. Models stay loaded."""
+        await self._send("POST", "/free", json={"unload_models": False, "free_memory": True})
+
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 -- httpx's own request options
+        try:
+            return await self._client.request(method, path, **options)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: Exception) -> BackendLost:
+        return BackendLost(f"backend {self._name} does not answer ({type(error).__name__})")
+
+    def _check_status(self, response: httpx.Response) -> None:
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            raise BackendLost(f"backend {self._name} answered {response.status_code}")
+
+    def _checked(self, response: httpx.Response) -> JsonObject:
+        self._check_status(response)
+        return _object(response)
+
+
+def _object(response: httpx.Response) -> JsonObject:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _prompts(items: object) -> tuple[QueuedPrompt, ...]:
+    found = []
+    for item in items if isinstance(items, list) else []:
+        # [number, prompt id, prompt, extra data, ids of the output nodes]
+        if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str):
+            extra = item[3] if len(item) > 3 and isinstance(item[3], dict) else {}
+            client_id = extra.get("client_id")
+            found.append(QueuedPrompt(item[1], client_id if isinstance(client_id, str) else None))
+    return tuple(found)
+
+
+def _entry(entry: JsonObject) -> HistoryEntry:
+    outputs, status = entry.get("outputs"), entry.get("status")
+    status = status if isinstance(status, dict) else {}
+    messages = status.get("messages")
+    pairs = [
+        (str(item[0]), item[1])
+        for item in (messages if isinstance(messages, list) else [])
+        if isinstance(item, list) and len(item) == 2 and isinstance(item[1], dict)
+    ]
+    return HistoryEntry(outputs if isinstance(outputs, dict) else {}, status.get("completed") is True, tuple(pairs))
