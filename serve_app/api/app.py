@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.jobs.service import JobService
-from serve_app.api import admin, events, files, jobs, system
+from serve_app.api import admin, backends, events, files, jobs, system, workflows
 from serve_app.api.config import ApiConfig
 from serve_app.api.errors import install_error_handlers
 from serve_app.api.limits import BodyLimit
@@ -15,12 +18,20 @@ from serve_app.api.origins import OriginCheck
 from serve_app.web.pages import install_pages
 
 FORM_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and small fields around an uploaded file
+TAKES_NO_BODY = re.compile(f"{jobs.TAKES_NO_BODY.pattern}|{backends.TAKES_NO_BODY.pattern}")
 
 
-def create_api(service: JobService, config: ApiConfig) -> FastAPI:
-    """Return the application that serves ``service``; the caller starts and closes the service's event feed."""
+def create_api(service: JobService, config: ApiConfig, comfy: ComfyDesk | None = None) -> FastAPI:
+    """Return the application that serves ``service``; the caller starts and closes the service's feeds.
+
+    Args:
+        service: of jobs.
+        config: addresses and limits.
+        comfy: workflows and backends; None when the installation runs none, which the routes about them say then.
+    """
     app = build_app(config)
     app.state.service = service
+    app.state.comfy = comfy
     return app
 
 
@@ -29,16 +40,17 @@ def build_app(config: ApiConfig) -> FastAPI:
     app = FastAPI(
         title=config.title,
         version=config.version,
+        openapi_url=None,  # the document is served by openapi.py
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_name_of,
     )
     app.state.config = config
-    for router in (jobs.router, events.router, files.router, admin.router, system.router):
+    for router in (jobs.router, events.router, files.router, workflows.router, admin.router, backends.router, system.router):
         app.include_router(router)
     limits = {files.PATH: config.max_upload_bytes + FORM_OVERHEAD_BYTES}
-    app.add_middleware(BodyLimit, default_bytes=config.max_body_bytes, streams=limits, without_body=jobs.TAKES_NO_BODY)
+    app.add_middleware(BodyLimit, default_bytes=config.max_body_bytes, streams=limits, without_body=TAKES_NO_BODY)
     app.add_middleware(OriginCheck, hosts=config.trusted_hosts(), origins=config.trusted_origins())  # the last one added is asked first
     install_error_handlers(app)
     install_openapi(app)

@@ -8,6 +8,8 @@ from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from deployments.comfyui_bridge.desk import ComfyDesk
+from deployments.jobs.errors import NotFound
 from deployments.jobs.model import DEFAULT_TENANT
 from deployments.jobs.service import JobService
 from serve_app.api.config import ApiConfig
@@ -18,11 +20,24 @@ def _service(connection: HTTPConnection) -> JobService:
     return cast("JobService", connection.app.state.service)
 
 
+def comfy_desk(connection: HTTPConnection) -> ComfyDesk:
+    """Return what knows of workflows and backends.
+
+    Raises:
+        NotFound: this installation runs no workflows.
+    """
+    desk = cast("ComfyDesk | None", connection.app.state.comfy)
+    if desk is None:
+        raise NotFound("this installation runs no ComfyUI workflows: it has no comfyui pool")
+    return desk
+
+
 def _config(connection: HTTPConnection) -> ApiConfig:
     return cast("ApiConfig", connection.app.state.config)
 
 
-def _tenant() -> str:
+def tenant_of(_: HTTPConnection) -> str:
+    """Return who asks."""
     return DEFAULT_TENANT  # the one place that changes when there are API keys
 
 
@@ -43,6 +58,7 @@ def require_json(request: Request) -> None:
 
 
 Service = Annotated[JobService, Depends(_service)]
+Desk = Annotated[ComfyDesk, Depends(comfy_desk)]
 Config = Annotated[ApiConfig, Depends(_config)]
-Tenant = Annotated[str, Depends(_tenant)]
+Tenant = Annotated[str, Depends(tenant_of)]
 LinksTo = Annotated[Links, Depends(_links)]

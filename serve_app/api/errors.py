@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, WebSocket, status
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.routing import compile_path
@@ -19,11 +21,13 @@ from deployments.jobs.errors import (
     Conflict,
     InvalidInput,
     MediaTooLarge,
+    NodeProblem,
     NotFound,
     QueueFull,
     ServiceError,
     Unavailable,
     UnsupportedMedia,
+    WorkflowInvalid,
 )
 from deployments.jobs.logs import fields, get_logger
 
@@ -33,6 +37,10 @@ PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 2  # about the time that the job store needs to come back
 RENAMED: Final = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}  # as of Python 3.13
 MAX_ERRORS_SHOWN: Final = 20
+MAX_NODES_SHOWN: Final = 50
+UNKNOWN_KIND: Final = "unknown_kind"  # type of the error about a job's kind
+TAKES_INPUTS: Final = re.compile(r"/v1/(jobs|workflows/[^/]+/run)")  # paths whose body has the typed inputs of a workflow
+OF_OVERRIDES: Final = frozenset({"unknown_place", "unknown_node"})  # kinds of problems of a place that an override names
 CLIENT_CLOSED_REQUEST: Final = 499  # nginx' number for a client that left; nobody reads the answer
 
 STATUS_BY_ERROR: Final[Mapping[type[ServiceError], int]] = {  # the nearest base class decides
@@ -54,6 +62,20 @@ class FieldProblem(BaseModel):
     detail: str = Field(examples=["String should match pattern '^https?://'"])
 
 
+class NodeProblemView(BaseModel):
+    """What is wrong with one input of one node of a workflow."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    comfy_node: str = Field(description="id in the API graph; empty when it is about the whole graph or a parameter", examples=["3"])
+    title: str = Field(examples=["KSampler"])
+    input: str = Field(description="of the node, or the name of a parameter; empty when it is about the node", examples=["sampler_name"])
+    kind: str = Field(description="ComfyUI's own name for it, where it has one", examples=["value_not_in_list"])
+    message: str
+    received: Any = Field(None, description="the value that was sent, cut short", examples=["eulr"])
+    allowed: Any = Field(None, description='a list of choices, cut short, or {"min", "max"}', examples=[["euler", "euler_ancestral"]])
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details with a stable code."""
 
@@ -66,6 +88,7 @@ class Problem(BaseModel):
     code: str = Field(description="stable, for programs", examples=["job_not_found"])
     retryable: bool = Field(False, description="whether the same request may succeed later")
     errors: list[FieldProblem] = Field(default_factory=list, description="where the request is wrong; empty when it is not about a part")
+    nodes: list[NodeProblemView] = Field(default_factory=list, description="what is wrong with a workflow (`workflow_invalid`), else empty")
 
 
 def problem_response(
@@ -75,6 +98,7 @@ def problem_response(
     *,
     retryable: bool = False,
     errors: Sequence[FieldProblem] = (),
+    nodes: Sequence[NodeProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Build the response of a problem."""
@@ -86,8 +110,10 @@ def problem_response(
         code=code,
         retryable=retryable,
         errors=list(errors),
+        nodes=[NodeProblemView.model_validate(node) for node in nodes],
     )
-    return JSONResponse(problem.model_dump(), status_code, headers, PROBLEM_MEDIA_TYPE)
+    # ASCII: what a client sent comes back here, and half of a surrogate pair has no UTF-8.
+    return Response(json.dumps(problem.model_dump()), status_code, headers, PROBLEM_MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -114,6 +140,12 @@ def status_of(error: ServiceError) -> int:
     return next(STATUS_BY_ERROR[cls] for cls in type(error).__mro__ if cls in STATUS_BY_ERROR)
 
 
+def path_of(connection: HTTPConnection) -> str:
+    """Return the path of a request below whatever a proxy put before it."""
+    path: str = connection.scope["path"]
+    return path.removeprefix(connection.scope.get("root_path", ""))
+
+
 # Starlette types a handler's second argument as Exception; each handler below gets only what it is registered for.
 
 
@@ -124,10 +156,26 @@ async def _on_service_error(connection: HTTPConnection, error: Exception) -> Res
         headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, Unavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    response = problem_response(status_of(error), str(error) or error.code, error.code, retryable=error.retryable, headers=headers)
+    response = problem_response(
+        status_of(error),
+        str(error) or error.code,
+        error.code,
+        retryable=error.retryable,
+        errors=_wrong_inputs(error, path_of(connection)),
+        nodes=error.problems[:MAX_NODES_SHOWN] if isinstance(error, WorkflowInvalid) else (),
+        headers=headers,
+    )
     if isinstance(connection, WebSocket):
         await _refuse(connection, response, error)
     return response
+
+
+def _wrong_inputs(error: ServiceError, path: str) -> list[FieldProblem]:
+    """Return where in the body the typed inputs are wrong that a workflow does not take; what is wrong with a node is told as such."""
+    if not isinstance(error, WorkflowInvalid) or not TAKES_INPUTS.fullmatch(path):
+        return []
+    wrong = [problem for problem in error.problems if problem.input and not problem.comfy_node and problem.kind not in OF_OVERRIDES]
+    return [FieldProblem(pointer=to_pointer(["inputs", problem.input]), detail=problem.message) for problem in wrong[:MAX_ERRORS_SHOWN]]
 
 
 async def _refuse(websocket: WebSocket, response: Response, error: ServiceError) -> None:
@@ -154,20 +202,33 @@ def _to_field_problem(item: Mapping[str, Any], body: Any) -> FieldProblem:  # no
     place, *path = item["loc"]
     if place != "body":
         return FieldProblem(pointer=".".join(str(part) for part in path) or str(place), detail=item["msg"])
-    return FieldProblem(pointer=_to_pointer(path, body, missing=item["type"] == "missing"), detail=item["msg"])
+    return FieldProblem(pointer=pointer_to({**item, "loc": path}, body), detail=item["msg"])
 
 
-def _to_pointer(path: Sequence[str | int], body: Any, *, missing: bool) -> str:  # noqa: ANN401 -- a body is any JSON value
-    """Return the RFC 6901 pointer of a pydantic location, without the names of union members that it contains."""
-    parts: list[str] = []
+def pointer_to(item: Mapping[str, Any], body: Any) -> str:  # noqa: ANN401 -- a body is any JSON value
+    """Return the RFC 6901 pointer of a pydantic error, without the names of union members that its location contains.
+
+    Args:
+        item: of ``ValidationError.errors()``.
+        body: what was validated.
+    """
+    path, missing = item["loc"], item["type"] == "missing"
+    if item["type"] == UNKNOWN_KIND:
+        return to_pointer([*path, "kind"])
+    parts: list[str | int] = []
     for index, part in enumerate(path):
         is_there = part in body if isinstance(body, dict) else isinstance(body, list) and part in range(len(body))
         if is_there:
             body = body[part]
         elif not (missing and index == len(path) - 1):
             continue
-        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
-    return "".join(f"/{part}" for part in parts)
+        parts.append(part)
+    return to_pointer(parts)
+
+
+def to_pointer(parts: Sequence[str | int]) -> str:
+    """Return the RFC 6901 pointer of a path."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -186,7 +247,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _allowed_methods(request: Request) -> str:
     # Starlette names the methods of the first route that fits the path only; RFC 9110 wants all of them.
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    path = path_of(request)
     documented_paths = request.app.openapi()["paths"].items()
     found = {method.upper() for template, methods in documented_paths if compile_path(template)[0].match(path) for method in methods}
     return ", ".join(sorted(found))

@@ -14,10 +14,12 @@ from starlette.websockets import WebSocketState
 
 from deployments.jobs.events import EventId
 from deployments.jobs.feed import Subscription
+from deployments.jobs.model import Preview
+from deployments.jobs.preview_feed import Viewing
 from serve_app.api.dependencies import Service, Tenant
 from serve_app.api.errors import documented
 from serve_app.api.jobs import JobId
-from serve_app.api.schemas import EventView
+from serve_app.api.schemas import EventView, PreviewHeader
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -64,18 +66,28 @@ async def _some_jobs(
     tenant: Tenant,
     job_id: Annotated[list[str] | None, Query()] = None,
     after: Annotated[str | None, Query()] = None,
-) -> AsyncIterator[Subscription]:
+    previews: Annotated[bool, Query()] = False,  # noqa: FBT002 -- a query parameter
+    ack: Annotated[bool, Query()] = False,  # noqa: FBT002 -- a query parameter
+) -> AsyncIterator[Subscription | Viewing]:
     position = EventId.parse(after) if after else None
-    async with service.subscribe(job_id, position, tenant=tenant) as subscription:
-        yield subscription
+    if previews:
+        async with service.subscribe_with_previews(job_id, position, tenant=tenant, by_request=ack) as viewing:
+            yield viewing
+    else:
+        async with service.subscribe(job_id, position, tenant=tenant) as subscription:
+            yield subscription
 
 
 @router.websocket("/events")
-async def follow_jobs(websocket: WebSocket, subscription: Annotated[Subscription, Depends(_some_jobs)]) -> None:
-    """Send the events of the named jobs, or of all. Closes with 1000 once all named jobs have ended, with 1012 to be reopened."""
+async def follow_jobs(websocket: WebSocket, subscription: Annotated[Subscription | Viewing, Depends(_some_jobs)]) -> None:
+    """Send the events of the named jobs, or of all, and with ``previews=1`` pictures of the named ones while they run.
+
+    With ``ack=1`` each picture waits until the client has answered the one before by a message, whatever it says.
+    Closes with 1000 once all named jobs have ended, with 1012 to be reopened.
+    """
     await websocket.accept()
     sending = asyncio.create_task(_send(websocket, subscription))
-    listening = asyncio.create_task(_until_disconnected(websocket))
+    listening = asyncio.create_task(_listen(websocket, subscription))
     try:
         await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -86,13 +98,26 @@ async def follow_jobs(websocket: WebSocket, subscription: Annotated[Subscription
         await websocket.close(status.WS_1012_SERVICE_RESTART if subscription.cut_off else status.WS_1000_NORMAL_CLOSURE)
 
 
-async def _send(websocket: WebSocket, subscription: Subscription) -> None:
+async def _send(websocket: WebSocket, subscription: Subscription | Viewing) -> None:
+    # One sender, which takes the next thing when the last one has left: behind a slow reader events wait, and previews are replaced.
     with contextlib.suppress(WebSocketDisconnect):
-        async for event in subscription:
-            await websocket.send_text(EventView.of(event).model_dump_json(exclude_none=True))
+        async for item in subscription:
+            match item:
+                case Preview() as preview:
+                    await websocket.send_bytes(to_frame(preview))
+                case event:
+                    await websocket.send_text(EventView.of(event).model_dump_json(exclude_none=True))
 
 
-async def _until_disconnected(websocket: WebSocket) -> None:
-    # Nobody else reads, and an unread disconnect would keep the subscription for ever. What a client says is ignored.
+def to_frame(preview: Preview) -> bytes:
+    """Return a preview as a binary message: the length of the header in four bytes (big-endian), the header, the picture."""
+    header = PreviewHeader.of(preview).model_dump_json().encode()
+    return len(header).to_bytes(4, "big") + header + preview.data
+
+
+async def _listen(websocket: WebSocket, subscription: Subscription | Viewing) -> None:
+    # Nobody else reads, and an unread disconnect would keep the subscription for ever. Of what a client says only that it says it counts.
     while websocket.client_state is WebSocketState.CONNECTED:
         await websocket.receive()
+        if isinstance(subscription, Viewing):
+            subscription.request()

@@ -13,7 +13,8 @@ from serve_app.api.dependencies import LinksTo, Service, Tenant, require_json
 from serve_app.api.errors import documented
 from serve_app.api.links import Links
 from serve_app.api.preferences import PreferredWait
-from serve_app.api.schemas import JOB_ID_EXAMPLE, JobList, JobRequest, JobView
+from serve_app.api.requests import JobRequest
+from serve_app.api.schemas import JOB_ID_EXAMPLE, JobList, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -50,10 +51,11 @@ async def create_job(
 ) -> JobView:
     """Accept a job; it is on disk when this answers and survives any crash from then on.
 
+    `kind` says what it is: `faceswap` (the default) or `comfyui`.
     A media reference is `{"url"}`, `{"file_id"}` or `{"base64", "media_type"}`; a bare string is a URL or a file id.
     """
     submission = await service.submit(request.to_spec(), request.to_options(), tenant=tenant, idempotency_key=idempotency_key)
-    return await _accepted(submission, preferred_wait_s, response, service, links)
+    return await accepted(submission, preferred_wait_s, response, service, links)
 
 
 @router.get("", summary="List jobs, newest first", responses=documented(422, 503))
@@ -112,10 +114,10 @@ async def retry_job(
 ) -> JobView:
     """Submit an ended job again: a new job that names the old one in `retry_of`."""
     submission = await service.retry(job_id, tenant=tenant, idempotency_key=idempotency_key)
-    return await _accepted(submission, preferred_wait_s, response, service, links)
+    return await accepted(submission, preferred_wait_s, response, service, links)
 
 
-async def _accepted(submission: Submission, preferred_wait_s: int | None, response: Response, service: JobService, links: Links) -> JobView:
+async def accepted(submission: Submission, preferred_wait_s: int | None, response: Response, service: JobService, links: Links) -> JobView:
     """Show a job that was submitted, waiting for its end as the client prefers."""
     job = submission.job
     if not submission.created:

@@ -22,3 +22,7 @@ class Links:
     def file(self, file_id: str) -> str:
         """Return the URL of a file's bytes."""
         return f"{self.base}/v1/files/{file_id}"
+
+    def workflow(self, name: str) -> str:
+        """Return the URL of a workflow."""
+        return f"{self.base}/v1/workflows/{name}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.jobs.events import EventType, JobEvent
-from deployments.jobs.model import FileRecord, Job, JobStatus, ScalingDecision, Stage, Stats
-from deployments.jobs.options import JobOptions
-from deployments.jobs.spec import FaceSwapSpec
+from deployments.jobs.model import FileRecord, Job, JobStatus, Preview, ScalingDecision, Stage, Stats
 from serve_app.api.links import Links
 
 JOB_ID_EXAMPLE = "5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"
@@ -23,37 +21,6 @@ class View(BaseModel):
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
 
-class FaceSwapRequest(FaceSwapSpec, JobOptions):
-    """A face swap: what to compute, and how to run it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"kind": "faceswap", "source": "https://example.com/me.jpg", "target": "https://example.com/film.mp4"},
-                {
-                    "kind": "faceswap",
-                    "source": {"file_id": FILE_ID_EXAMPLE},
-                    "target": {"url": "https://example.com/group.png", "media_type": "image/png"},
-                    "output": {"resolution": "1280x720", "format": "jpeg"},
-                    "priority": 5,
-                    "labels": {"project": "spring"},
-                },
-            ]
-        }
-    )
-
-    def to_spec(self) -> FaceSwapSpec:
-        """Return the part that the engine reads."""
-        return FaceSwapSpec.model_construct(**{name: getattr(self, name) for name in FaceSwapSpec.model_fields})
-
-    def to_options(self) -> JobOptions:
-        """Return the part that the job system reads."""
-        return JobOptions.model_construct(**{name: getattr(self, name) for name in JobOptions.model_fields})
-
-
-JobRequest = FaceSwapRequest  # becomes a union discriminated by `kind` as kinds are added
-
-
 class ProgressView(View):
     """How far a running job is."""
 
@@ -63,6 +30,10 @@ class ProgressView(View):
     frames: int | None = Field(None, description="frames in all, where known")
     eta_s: float | None = None
     message: str | None = None
+    comfy_node: str | None = Field(None, description="of a workflow: id of the node that runs", examples=["3"])
+    comfy_node_title: str | None = Field(None, examples=["KSampler"])
+    step: int | None = Field(None, description="of that node's own work, such as sampling")
+    steps: int | None = None
 
 
 class ErrorView(View):
@@ -71,6 +42,7 @@ class ErrorView(View):
     code: str = Field(examples=["no_face_detected"])
     message: str
     retryable: bool
+    details: dict[str, Any] | None = Field(None, description="for programs, such as the node of a workflow that failed")
 
 
 class AttemptView(View):
@@ -81,6 +53,7 @@ class AttemptView(View):
     ended_at: datetime
     outcome: str = Field(description="succeeded, cancelled, released, or an error code", examples=["worker_lost"])
     message: str | None
+    facts: dict[str, Any] = Field(description="what was decided while it ran, such as the backend", examples=[{"backend": "gpu1-8188"}])
 
 
 class OutputView(View):
@@ -96,6 +69,8 @@ class OutputView(View):
     width: int | None
     height: int | None
     duration_s: float | None
+    comfy_node: str | None = Field(description="of a workflow: id of the node that made it", examples=["9"])
+    temporary: bool = Field(description="a preview, which the workflow does not mean to keep")
 
 
 class JobLinks(View):
@@ -166,6 +141,22 @@ class EventView(View):
         """Show an event."""
         shown = {name: getattr(event, name) for name in cls.model_fields}
         return cls.model_validate({**shown, "id": str(event.id)}, from_attributes=True)
+
+
+class PreviewHeader(View):
+    """Before the picture in a binary message of the WebSocket: four bytes, its length (big-endian), then this as JSON."""
+
+    type: Literal["preview"] = "preview"
+    job_id: str = Field(examples=[JOB_ID_EXAMPLE])
+    attempt: int
+    n: int = Field(description="rises from each preview to the next")
+    media_type: str = Field(examples=["image/jpeg"])
+    comfy_node: str | None = Field(examples=["3"])
+
+    @classmethod
+    def of(cls, preview: Preview) -> PreviewHeader:
+        """Describe a preview."""
+        return cls.model_validate(preview)
 
 
 class FileView(View):

@@ -29,7 +29,7 @@ async def read_ready(service: Service) -> ReadyView:
     return ReadyView()
 
 
-@router.get("/v1/capabilities", summary="Engines, models and their licences, formats, limits")
+@router.get("/v1/capabilities", summary="Engines, models and their licences, backends, formats, limits", responses=documented(503))
 async def read_capabilities(service: Service) -> Capabilities:
     """Describe what this installation computes, with what, and within which limits."""
-    return service.capabilities()
+    return await service.capabilities()

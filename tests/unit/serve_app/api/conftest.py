@@ -15,15 +15,21 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from deployments.comfyui_bridge.catalogue import WorkflowCatalogue
+from deployments.comfyui_bridge.desk import ComfyDesk
+from deployments.comfyui_bridge.planner import ComfyPlanner
+from deployments.engines.comfyui.object_info import ObjectInfo
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
 from deployments.jobs.config import StoreConfig
 from deployments.jobs.errors import UrlNotAllowed
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake
-from deployments.jobs.model import Claim, Job
+from deployments.jobs.model import BackendState, Claim, Job
 from deployments.jobs.ports import SystemClock
+from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService
 from deployments.jobs.store import SqlJobStore
+from deployments.storage.address import AllowList
 from deployments.storage.local import LocalStore
 from deployments.storage.upload import upload_stream
 from serve_app.api.app import create_api
@@ -37,10 +43,43 @@ CAPABILITIES = Capabilities(
             pool="faceswap",
             models=(ModelInfo(name="yunet", licence="MIT", commercial_use=True, source="OpenCV Zoo"),),
         ),
+        EngineInfo(name="bridge", kind="comfyui", pool="comfyui"),
     ),
     formats=MediaFormats(read=("image/png",), write=("image/png",)),
     limits=LimitsInfo(upload_bytes=100_000, inline_bytes=5_000, body_bytes=20_000, wait_s=60),
 )
+
+INVERT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "there.png"}, "_meta": {"title": "Picture"}},
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "inverted", "quality": 90}},
+}
+INVERT_YAML = """\
+title: Invert
+description: a negative
+tags: [image]
+parameters:
+  image: {type: image, bind: Picture.image, required: true, description: what to invert}
+  quality: {type: integer, bind: 3.quality, default: 90, minimum: 1, maximum: 100}
+"""
+
+
+async def describe() -> Capabilities:
+    return CAPABILITIES
+
+
+class StubDescriptions:
+    """Implements what the desk and the planner ask :class:`Descriptions` for, without a server."""
+
+    def __init__(self, store: SqlJobStore) -> None:
+        self._store = store
+        self.found: ObjectInfo | None = None
+
+    async def backends(self) -> tuple[BackendState, ...]:
+        return await self._store.backends()
+
+    async def info(self, tags: tuple[str, ...] = ()) -> ObjectInfo | None:
+        return self.found
 
 
 def refuse_private(url: str) -> None:
@@ -65,22 +104,80 @@ async def feed(store: SqlJobStore) -> AsyncIterator[EventFeed]:
 
 
 @pytest.fixture
-def service(store: SqlJobStore, feed: EventFeed, tmp_path: Path) -> JobService:
-    objects = LocalStore(tmp_path / "objects")
-    limits = IntakeLimits(upload_bytes=100_000, inline_bytes=5_000)
-    intake = MediaIntake(store, objects, upload_stream, refuse_private, limits, SystemClock())
-    return JobService(store=store, feed=feed, intake=intake, uploader=objects, reader=objects, capabilities=lambda: CAPABILITIES)
+async def preview_feed(store: SqlJobStore) -> AsyncIterator[PreviewFeed]:
+    feed = PreviewFeed(store, poll_s=0.05)
+    feed.start()
+    yield feed
+    await feed.close()
 
 
 @pytest.fixture
-def app(service: JobService) -> FastAPI:
+def objects(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "objects")
+
+
+@pytest.fixture
+def intake(store: SqlJobStore, objects: LocalStore) -> MediaIntake:
+    limits = IntakeLimits(upload_bytes=100_000, inline_bytes=5_000)
+    return MediaIntake(store, objects, upload_stream, refuse_private, limits, SystemClock())
+
+
+@pytest.fixture
+def workflows(tmp_path: Path) -> Path:
+    """The folder of shipped workflows: one that is described, and one that cannot be read."""
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    (folder / "invert.json").write_text(json.dumps(INVERT))
+    (folder / "invert.yaml").write_text(INVERT_YAML)
+    (folder / "broken.json").write_text("{")
+    return folder
+
+
+@pytest.fixture
+def catalogue(workflows: Path, store: SqlJobStore) -> WorkflowCatalogue:
+    return WorkflowCatalogue(workflows, store)
+
+
+@pytest.fixture
+def descriptions(store: SqlJobStore) -> StubDescriptions:
+    return StubDescriptions(store)
+
+
+@pytest.fixture
+def planner(catalogue: WorkflowCatalogue, descriptions: StubDescriptions, intake: MediaIntake) -> ComfyPlanner:
+    return ComfyPlanner(catalogue, descriptions, intake, managed=True)
+
+
+@pytest.fixture
+def desk(catalogue: WorkflowCatalogue, descriptions: StubDescriptions, planner: ComfyPlanner, store: SqlJobStore) -> ComfyDesk:
+    return ComfyDesk(catalogue, descriptions, planner, store, AllowList.parse(["gpu2"]))
+
+
+@pytest.fixture
+def service(
+    store: SqlJobStore, feed: EventFeed, preview_feed: PreviewFeed, intake: MediaIntake, objects: LocalStore, planner: ComfyPlanner
+) -> JobService:
+    return JobService(
+        store=store,
+        feed=feed,
+        previews=preview_feed,
+        intake=intake,
+        uploader=objects,
+        reader=objects,
+        capabilities=describe,
+        planners={"comfyui": planner},
+    )
+
+
+@pytest.fixture
+def app(service: JobService, desk: ComfyDesk) -> FastAPI:
     config = ApiConfig(
         max_body_bytes=20_000,
         max_upload_bytes=100_000,
         allowed_hosts=frozenset({"atelier.test"}),
         allowed_origins=frozenset({"https://studio.example"}),
     )
-    return create_api(service, config)
+    return create_api(service, config, comfy=desk)
 
 
 @pytest.fixture
@@ -92,8 +189,8 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def next_job(store: SqlJobStore):
-    async def claim() -> Job:
-        job = await store.claim(Claim(str(uuid.uuid4()), "faceswap", "replica-1", wait_s=5))
+    async def claim(pool: str = "faceswap") -> Job:
+        job = await store.claim(Claim(str(uuid.uuid4()), pool, "replica-1", wait_s=5))
         assert job is not None
         return job
 
@@ -103,14 +200,23 @@ def next_job(store: SqlJobStore):
 class WebSocketPeer:
     """The client's end of a WebSocket, spoken in ASGI messages."""
 
-    def __init__(self, app: FastAPI, path: str, query: list[tuple[str, str]], headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        path: str,
+        query: list[tuple[str, str]],
+        headers: dict[str, str],
+        *,
+        room: int = 0,
+        extensions: dict[str, Any] | None = None,
+    ) -> None:
         self.scope: dict[str, Any] = {
             "type": "websocket", "asgi": {"version": "3.0"}, "scheme": "ws", "path": path, "raw_path": path.encode(), "root_path": "",
             "query_string": urlencode(query).encode(), "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
-            "subprotocols": [], "client": ("127.0.0.1", 1), "server": ("atelier.test", 80), "extensions": {},
+            "subprotocols": [], "client": ("127.0.0.1", 1), "server": ("atelier.test", 80), "extensions": extensions or {},
         }  # fmt: skip
         self.to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue(room)  # a full one holds the sender up, as a network does
         self.task = asyncio.create_task(app(self.scope, self.to_app.get, self.from_app.put))
         self.to_app.put_nowait({"type": "websocket.connect"})
 
@@ -123,10 +229,20 @@ class WebSocketPeer:
         assert message["type"] == "websocket.send", message
         return json.loads(message["text"])
 
+    async def receive_bytes(self) -> bytes:
+        message = await self.receive()
+        assert message["type"] == "websocket.send", message
+        return message["bytes"]
+
     async def disconnect(self) -> None:
         self.to_app.put_nowait({"type": "websocket.disconnect", "code": 1001})
         async with asyncio.timeout(5):
             await self.task
+
+
+@pytest.fixture
+def websocket_peer() -> type[WebSocketPeer]:
+    return WebSocketPeer
 
 
 @pytest.fixture

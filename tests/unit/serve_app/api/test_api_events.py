@@ -8,6 +8,8 @@ import uuid
 
 import pytest
 
+from deployments.jobs.model import Preview, Progress, Stage
+
 URL = "https://example.com/a.png"
 REQUEST = {"source": URL, "target": URL}
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -96,7 +98,98 @@ async def test_websocket_asks_to_be_reopened_when_the_feed_closes(websocket, fee
         assert (await peer.receive())["code"] == 1012
 
 
-@pytest.mark.parametrize("query", [[("job_id", UNKNOWN)], [("after", "yesterday")]])
+async def test_websocket_sends_previews_as_binary_messages_between_the_events(client, websocket, store, next_job):
+    job_id = await submit(client)
+    async with websocket([("job_id", job_id), ("previews", "1")]) as peer:
+        assert (await peer.receive())["type"] == "websocket.accept"
+        await next_job()
+        assert [(await peer.receive_json())["status"] for _ in range(2)] == ["queued", "running"]
+        while not await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", b"\xff\xd8jpeg", "3")):
+            await asyncio.sleep(0.005)
+        frame = await peer.receive_bytes()
+        length = int.from_bytes(frame[:4], "big")
+        header = json.loads(frame[4 : 4 + length])
+        n = header.pop("n")
+        assert header == {"type": "preview", "job_id": job_id, "attempt": 1, "media_type": "image/jpeg", "comfy_node": "3"}
+        assert (n > 0, frame[4 + length :]) == (True, b"\xff\xd8jpeg")
+        await store.finish(job_id, 1, (), {})
+        assert (await peer.receive_json())["status"] == "succeeded"
+        closed = await peer.receive()
+        assert (closed["type"], closed["code"]) == ("websocket.close", 1000)
+
+
+async def test_websocket_waits_for_an_answer_to_each_preview_if_asked_to(client, websocket, store, next_job, preview_feed):
+    job_id = await submit(client)
+    await next_job()
+    async with websocket([("job_id", job_id), ("previews", "1"), ("ack", "1")]) as peer:
+        await peer.receive()
+        assert [(await peer.receive_json())["status"] for _ in range(2)] == ["queued", "running"]
+        while not await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", b"1")):
+            await asyncio.sleep(0.005)
+        assert (await peer.receive_bytes()).endswith(b"1")
+        (viewing,) = preview_feed._viewings
+        for n in range(2, 5):
+            await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", str(n).encode()))
+        await store.heartbeat(job_id, 1, Progress(Stage.COMPUTING, 0.5))
+        assert (await peer.receive_json())["type"] == "progress"
+        async with asyncio.timeout(5):
+            while not viewing._newest or viewing._newest[job_id].data != b"4":
+                await asyncio.sleep(0.005)
+        assert peer.from_app.empty()
+        peer.to_app.put_nowait({"type": "websocket.receive", "text": "next"})
+        assert (await peer.receive_bytes()).endswith(b"4")
+
+
+async def test_websocket_without_previews_sends_none(client, websocket, store, next_job):
+    job_id = await submit(client)
+    await next_job()
+    async with websocket([("job_id", job_id)]) as peer:
+        await peer.receive()
+        assert [(await peer.receive_json())["status"] for _ in range(2)] == ["queued", "running"]
+        assert not await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", b"jpeg"))
+
+
+async def test_websocket_lets_go_of_previews_when_the_client_leaves(client, websocket, feed, preview_feed):
+    async with websocket([("job_id", await submit(client)), ("previews", "1")]) as peer:
+        await peer.receive()
+        assert len(preview_feed._viewings) == 1
+        await peer.disconnect()
+    assert (feed._subscriptions, preview_feed._viewings) == (set(), set())
+
+
+async def test_websocket_behind_a_slow_reader_waits_with_one_thing_at_a_time(client, app, store, next_job, websocket_peer):
+    """Sends are never made at once; meanwhile previews replace each other, and what ended the job comes before the newest of them."""
+    job_id = await submit(client)
+    peer = websocket_peer(app, "/v1/events", [("job_id", job_id), ("previews", "1")], {"host": "atelier.test"}, room=1)
+    await next_job()
+    while not await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", b"0")):
+        await asyncio.sleep(0.005)
+    for n in range(1, 50):
+        await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", str(n).encode()))
+        await asyncio.sleep(0)
+    await store.finish(job_id, 1, (), {})
+    got = []
+    while (message := await peer.receive())["type"] != "websocket.close":
+        got.append(message)
+    states = [json.loads(message["text"])["status"] for message in got if message.get("text")]
+    assert states == ["queued", "running", "succeeded"]
+    assert sum("bytes" in message for message in got) <= 1
+    await asyncio.wait({peer.task})
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+async def test_websocket_refuses_previews_of_all_jobs(app, websocket_peer, extensions):
+    peer = websocket_peer(app, "/v1/events", [("previews", "1")], {"host": "atelier.test"}, extensions=extensions)
+    refused = await peer.receive()
+    if not extensions:
+        assert (refused["type"], refused["code"], refused["reason"]) == ("websocket.close", 1008, "invalid_input")
+    else:
+        body = await peer.receive()
+        assert (refused["status"], "add job_id" in json.loads(body["body"])["detail"]) == (422, True)
+    await asyncio.wait({peer.task})
+
+
+@pytest.mark.parametrize("query", [[("job_id", UNKNOWN)], [("after", "yesterday")], [("job_id", UNKNOWN), ("previews", "1")]])
 async def test_websocket_refuses_what_it_cannot_follow(websocket, query):
     async with websocket(query) as peer:
         refused = await peer.receive()

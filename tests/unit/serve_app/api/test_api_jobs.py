@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import uuid
 from datetime import UTC, datetime
 
 import pytest
 
-from deployments.jobs.errors import StoreUnavailable
+from deployments.engines.comfyui.object_info import ObjectInfo
+from deployments.jobs.errors import InvalidInput, StoreUnavailable
 from deployments.jobs.model import Artifact, JobError, Progress, Stage
 from deployments.jobs.service import ServiceConfig
+from deployments.jobs.spec import ComfyOptions, ComfySpec, FaceSwapSpec
+from serve_app.api.requests import parse_job_request
 
 CURSOR_OF_40_NINES = base64.urlsafe_b64encode(b"9" * 40).decode()
 URL = "https://example.com/a.png"
 REQUEST = {"kind": "faceswap", "source": URL, "target": {"url": URL, "media_type": "image/png"}}
+COMFY = {"kind": "comfyui", "workflow": "invert", "inputs": {"image": URL}}
 PROBLEM = "application/problem+json"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -37,6 +42,99 @@ async def test_create_job_accepts_and_says_where_it_is(client):
     assert job["spec"] == {"kind": "faceswap", "source": {"url": URL}, "target": REQUEST["target"], "output": {"resolution": "64x64"}}
     assert abs(datetime.fromisoformat(job["created_at"]) - datetime.now(UTC)).total_seconds() < 60
     assert not {"owner", "lease_until", "tenant"} & job.keys()
+
+
+async def test_create_job_of_a_workflow_by_name_or_by_graph(client):
+    named = (await client.post("/v1/jobs", json=COMFY | {"priority": 3})).json()
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": URL}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+    brought = (await client.post("/v1/jobs", json={"kind": "comfyui", "workflow": graph, "options": {"backend_tags": ["sdxl"]}})).json()
+    assert (named["kind"], named["pool"], named["priority"]) == ("comfyui", "comfyui", 3)
+    assert named["spec"]["media"]["image"]["reference"] == {"url": URL}
+    assert brought["spec"]["media"]["1.image"]["reference"] == {"url": URL}
+    assert brought["spec"]["options"]["backend_tags"] == ["sdxl"]
+
+
+async def test_create_job_says_which_kinds_there_are(client):
+    (error,) = (await client.post("/v1/jobs", json=REQUEST | {"kind": "facelift"})).json()["errors"]
+    assert error == {"pointer": "/kind", "detail": "there are jobs of kind faceswap and comfyui, and no other"}
+
+
+async def test_create_job_names_the_nodes_that_comfyui_would_refuse(client, descriptions):
+    number = {"required": {"x": ["INT", {"min": 0, "max": 9}], "mode": [["a", "b"], {}]}}
+    descriptions.found = ObjectInfo.of({"Show": {"input": number, "output": [], "name": "Show", "output_node": True}})
+    graph = {
+        "1": {"class_type": "Show", "inputs": {"x": 10, "mode": "a"}, "_meta": {"title": "Last"}},
+        "2": {"class_type": "Gone", "inputs": {}},
+    }
+    response = await client.post("/v1/jobs", json={"kind": "comfyui", "workflow": graph})
+    problem = response.json()
+    assert (response.status_code, problem["code"], problem["errors"]) == (422, "workflow_invalid", [])
+    assert ("2", "", "missing_node_type") in {(node["comfy_node"], node["input"], node["kind"]) for node in problem["nodes"]}
+
+
+async def test_create_job_points_at_an_input_that_the_workflow_has_no_place_for(client):
+    problem = (await client.post("/v1/jobs", json=COMFY | {"inputs": {"image": URL, "sharpness": 1}})).json()
+    assert [error["pointer"] for error in problem["errors"]] == ["/inputs/sharpness"]
+
+
+@pytest.mark.parametrize("place", ["inputs", "overrides"])
+async def test_create_job_refuses_what_no_answer_could_show(client, place):
+    for value in ("\ud800", float("inf"), [{"a": "\udfff"}]):
+        content = json.dumps(COMFY | {place: {"3.filename_prefix": value}})
+        response = await client.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
+        assert (response.status_code, [error["pointer"] for error in response.json()["errors"]]) == (422, [f"/{place}"])
+    assert (await client.get("/v1/jobs")).status_code == 200
+
+
+async def test_problem_is_readable_whatever_was_sent(client):
+    response = await client.post(
+        "/v1/jobs", content='{"kind": "comfyui", "workflow": "\\ud800"}', headers={"Content-Type": "application/json"}
+    )
+    assert (response.status_code, response.headers["content-type"]) == (422, PROBLEM)
+
+
+async def test_read_job_of_a_workflow_shows_nodes_facts_and_details(client, store, next_job):
+    job = (await client.post("/v1/jobs", json=COMFY)).json()
+    await next_job("comfyui")
+    await store.heartbeat(job["id"], 1, Progress(Stage.COMPUTING, 0.5, comfy_node="2", comfy_node_title="Invert", step=3, steps=9))
+    progress = (await client.get(f"/v1/jobs/{job['id']}")).json()["progress"]
+    assert {name: progress[name] for name in ("comfy_node", "comfy_node_title", "step", "steps")} == {
+        "comfy_node": "2", "comfy_node_title": "Invert", "step": 3, "steps": 9,
+    }  # fmt: skip
+    output = Artifact(str(uuid.uuid4()), "r.png", "image/png", "local://artifacts/r.png", 3, "0" * 64, comfy_node="3", temporary=True)
+    error = JobError("comfy_node_failed", "node 2 failed", details={"comfy_node": "2"})
+    await store.fail(job["id"], 1, error, {}, (output,), {"backend": "gpu1"})
+    shown = (await client.get(f"/v1/jobs/{job['id']}")).json()
+    assert (shown["status"], shown["error"]["details"]) == ("failed", {"comfy_node": "2"})
+    assert (shown["outputs"][0]["comfy_node"], shown["outputs"][0]["temporary"]) == ("3", True)
+    assert shown["attempts"][0]["facts"] == {"backend": "gpu1"}
+
+
+def test_parse_job_request_reads_every_kind():
+    swap = parse_job_request({"source": URL, "target": URL, "priority": 2})
+    comfy = parse_job_request(COMFY | {"options": {"previews": False}, "timeout_s": 9})
+    assert (type(swap.to_spec()), swap.to_options().priority) == (FaceSwapSpec, 2)
+    assert comfy.to_spec() == ComfySpec(workflow="invert", inputs={"image": URL}, options=ComfyOptions(previews=False))
+    assert comfy.to_options().timeout_s == 9
+    assert parse_job_request(comfy) == comfy
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({"kind": "facelift"}, "/kind: there are jobs of kind faceswap and comfyui"),
+        ({"source": URL}, "/target: Field required"),
+        ({"kind": "comfyui", "workflow": "a", "timeout_s": 0}, "/timeout_s: "),
+        ("x", "the request: "),
+        (None, "the request: "),
+    ],
+)
+def test_parse_job_request_says_where_it_is_wrong(raw, said):
+    with pytest.raises(InvalidInput, match=said):
+        parse_job_request(raw)
 
 
 async def test_create_job_replays_an_idempotency_key(client):
@@ -140,6 +238,15 @@ async def test_create_job_names_one_fault_of_a_media_reference(client):
         (REQUEST | {"target": {"url": "ftp://example.com/a"}}, "/target/url"),
         (REQUEST | {"labels": {"a": 3}}, "/labels/a"),
         (REQUEST | {"kind": "facelift"}, "/kind"),
+        (REQUEST | {"kind": 7}, "/kind"),
+        (REQUEST | {"kind": "comfyui"}, "/source"),
+        (REQUEST | {"faceswap": {"source": 1}, "source": 7}, "/source"),
+        ({"kind": "comfyui"}, "/workflow"),
+        ({"kind": "comfyui", "workflow": ""}, "/workflow"),
+        ({"kind": "comfyui", "workflow": 7}, "/workflow"),
+        (COMFY | {"options": {"backend_tags": ["Not A Tag"]}}, "/options/backend_tags/0"),
+        (COMFY | {"timeout_s": 0}, "/timeout_s"),
+        ([], ""),
     ],
 )
 async def test_create_job_points_at_what_is_wrong(client, body, pointer):
@@ -234,7 +341,8 @@ async def test_read_job_shows_progress(client, store, next_job):
     await store.heartbeat(job["id"], 1, Progress(Stage.COMPUTING, 0.5, 12, 24, 3.0))
     shown = (await client.get(f"/v1/jobs/{job['id']}")).json()
     assert shown["status"] == "running"
-    assert shown["progress"] == {"stage": "computing", "fraction": 0.5, "frame": 12, "frames": 24, "eta_s": 3.0, "message": None}
+    frames = {"stage": "computing", "fraction": 0.5, "frame": 12, "frames": 24, "eta_s": 3.0, "message": None}
+    assert shown["progress"] == frames | {"comfy_node": None, "comfy_node_title": None, "step": None, "steps": None}
 
 
 async def test_read_job_waits_for_the_end(client, store, next_job):
@@ -243,7 +351,7 @@ async def test_read_job_waits_for_the_end(client, store, next_job):
     await next_job()
     await store.fail(job["id"], 1, JobError("no_face_detected", "no face found in the source"), {})
     shown = (await reading).json()
-    assert shown["error"] == {"code": "no_face_detected", "message": "no face found in the source", "retryable": False}
+    assert shown["error"] == {"code": "no_face_detected", "message": "no face found in the source", "retryable": False, "details": None}
 
 
 @pytest.mark.parametrize("job_id", [UNKNOWN, "nonsense", "%00"])
