@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployments.fake_comfyui.child import FakeChild
 from tests.cluster import Cluster
 
 MEDIA = Path(__file__).parent / "media"
@@ -32,8 +33,15 @@ def media_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory, media_server: str) -> Iterator[Cluster]:
-    """The cluster that all tests share: it scales to zero after two seconds without work."""
+def fake_backends() -> Iterator[tuple[FakeChild, ...]]:
+    """Two fake ComfyUI servers as processes: the cluster's backends ``fake0`` and ``fake1``, the second one tagged ``old``."""
+    with FakeChild(["--step-s", "0.05"]) as first, FakeChild(["--step-s", "0.05", "--hazard", "no_jobs_api"]) as second:
+        yield first, second
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, media_server: str, fake_backends: tuple[FakeChild, ...]) -> Iterator[Cluster]:
+    """The cluster that all tests share: its face swap scales to zero after two seconds without work."""
     pool = {
         "min_replicas": 0,
         "max_replicas": 2,
@@ -42,7 +50,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, media_server: str) -> Iter
         "upscale_delay_s": 0,
         "target_wait_s": None,
     }
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"), {"ATELIER_FETCH_ALLOW": media_server.removeprefix("http://")}, pool)
+    environment = {
+        "ATELIER_FETCH_ALLOW": f"{media_server.removeprefix('http://')},127.0.0.2",
+        "COMFYUI_URL": f"{fake_backends[0].url}#name=fake0,{fake_backends[1].url}#name=fake1&tags=old",
+        "ATELIER_COMFYUI__UNREACHABLE_S": "2",
+    }
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), environment, pool)
     try:
         cluster.start()
         yield cluster
