@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ AHEAD = 200  # jobs that wait: enough that no backend idles, and a resumed run h
 SIDE_PX = 32  # no label of the fake fits into so small a picture
 REPLICA = "ray::ServeReplica:atelier:ComfyUI"
 KILLS_EVERY_S = (2.0, 6.0)  # pause between two kills
+REPLICA_EVERY = 12  # of so many kills one is the bridge's replica: each stops all jobs until its lease has run out
 DOWN_S = (0.0, 1.5)  # how long a killed backend stays away
 HAZARDS = {
     "reconnect_loses_events": "true",
@@ -236,9 +238,9 @@ def graph(n: int) -> dict[str, Any]:
 
 async def kill_forever(fakes: list[FakeChild], kill: Callable[[], int], chance: random.Random, tally: Tally) -> None:
     """Kill a backend, or now and then the bridge's replica, until cancelled."""
-    while True:
+    for n in count():
         await asyncio.sleep(chance.uniform(*KILLS_EVERY_S))
-        if chance.random() < 0.2:
+        if n % REPLICA_EVERY == 2:
             tally.killed["replica"] += await asyncio.to_thread(kill)
             continue
         fake = chance.choice(fakes)

@@ -47,7 +47,7 @@ class ComfyUI:
         self._server = ManagedServer(managed, owner) if managed.enabled else None
         if self._server is not None:
             await self._server.start()
-        registry = StoreHandle() if self._server is None else OwnServer(self._server, managed.tags)
+        registry = StoreHandle() if self._server is None else OwnServer(self._server, managed.tags, StoreHandle())
         self._fleet = Fleet(registry, owner, bridge.config, bridge.lease_s)
         engine = BridgeEngine(self._fleet, bridge.config, bridge.limits)
         self._worker = await build_worker(setup, engine, self._fleet, uploader)

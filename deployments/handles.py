@@ -204,6 +204,10 @@ class StoreHandle:
         state: BackendState = await self._call("drain_backend", name, draining=draining)
         return state
 
+    async def announce_backend(self, owner: str, spec: BackendSpec, health: BackendHealth | None) -> None:
+        """See the port."""
+        await self._call("announce_backend", owner, spec, health, timeout_s=HEARTBEAT_TIMEOUT_S)
+
     async def backends(self) -> tuple[BackendState, ...]:
         """See the port."""
         states: tuple[BackendState, ...] = await self._call("backends")

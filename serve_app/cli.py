@@ -7,22 +7,27 @@ Results go to standard output, everything for the eye to standard error. Exit st
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from serve_app.client import Client, JsonObject
+    from serve_app.client import ApiError, Client, JsonObject
+    from serve_app.progress import JobProgress
     from serve_app.settings import Settings
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Swap faces in pictures and videos with Atelier."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Swap faces in pictures and videos, and run ComfyUI workflows, with Atelier.",
 )
 submit = typer.Typer(no_args_is_help=True, help="Submit a job.")
 
@@ -32,6 +37,14 @@ SECRETS = re.compile(r"(?P<head>://[^/@:\s]*:)[^@\s]+(?=@)|(?P<name>[?&](?:passw
 Server = Annotated[str | None, typer.Option(help="Address of the service; default: TASK_API_URL, or HOST and PORT.", show_default=False)]
 JobId = Annotated[str, typer.Argument(help="Id of a job.", show_default=False)]
 Media = Annotated[str, typer.Argument(help="A file, a URL or a file id.", show_default=False)]
+Priority = Annotated[int, typer.Option(help="Higher leaves the queue first.", min=-100, max=100)]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="name:value, to list by; may be given several times.")]
+Wait = Annotated[bool, typer.Option(help="Follow the job to its end and download the result.")]
+Output = Annotated[Path, typer.Option(help="File or folder that the result goes to.")]
+
+GRAPH_FILES = frozenset({".json", ".png", ".webp"})  # ComfyUI writes its workflow into the pictures that it saves
+MEDIA_TYPES = frozenset({"image", "mask", "audio", "video"})  # x-type of inputs that take media
+PARSED_TYPES = frozenset({"integer", "number", "boolean"})
 
 
 @app.command()
@@ -67,10 +80,10 @@ def faceswap(
     *,
     resolution: Annotated[str | None, typer.Option(help="Box that the result is scaled to fit, such as 1280x720.")] = None,
     output_format: Annotated[str | None, typer.Option("--format", help="png, jpeg, webp or mp4; default: as the target.")] = None,
-    priority: Annotated[int, typer.Option(help="Higher leaves the queue first.", min=-100, max=100)] = 0,
-    label: Annotated[list[str] | None, typer.Option(help="name:value, to list by; may be given several times.")] = None,
-    wait: Annotated[bool, typer.Option(help="Follow the job to its end and download the result.")] = True,
-    output: Annotated[Path, typer.Option(help="File or folder that the result goes to.")] = Path(),
+    priority: Priority = 0,
+    label: Labels = None,
+    wait: Wait = True,
+    output: Output = Path(),
     server: Server = None,
 ) -> None:
     """Put the face of SOURCE, a picture, into TARGET, a picture or a video."""
@@ -85,14 +98,70 @@ def faceswap(
             "priority": priority,
             "labels": dict(map(_label, label or ())),
         }
-        job = client.submit(request)
-        if not wait:
-            print(job["id"])
-            return
-        job = progress.follow(client, job["id"], "faceswap")
-        paths = [progress.download(client, result, _place(output, job, result)) for result in job["outputs"]]
-    _report(job)
-    print(*paths, sep="\n")
+        _run(client, progress, request, "faceswap", output if wait else None)
+
+
+@submit.command()
+def workflow(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_FILE",
+            help="One of `atelier workflows`, or a .json, .png or .webp file with a workflow in it.",
+            show_default=False,
+        ),
+    ],
+    *,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="name=value. Where media are taken: a file, which is uploaded, a URL or a file id.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="<node id or title>.<input>=value; =@file uploads a file. As --input, given often.")
+    ] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag that the ComfyUI server must have.")] = None,
+    priority: Priority = 0,
+    label: Labels = None,
+    wait: Wait = True,
+    output: Output = Path(),
+    server: Server = None,
+) -> None:
+    """Run a ComfyUI workflow: one that the service knows, or one from a file."""
+    from serve_app.progress import JobProgress
+
+    given, places = _pairs(inputs, "--input"), _pairs(overrides, "--set")
+    with _connected(server) as client, JobProgress(console) as progress:
+        graph, schemas = _find_workflow(client, name)
+        request = {
+            "kind": "comfyui",
+            "workflow": graph,
+            "inputs": {key: _to_value(client, progress, text, schemas.get(key)) for key, text in given.items()},
+            "overrides": {key: _to_value(client, progress, text, None) for key, text in places.items()},
+            "options": {"backend_tags": tags or []},
+            "priority": priority,
+            "labels": dict(map(_label, label or ())),
+        }
+        _run(client, progress, request, Path(name).name, output if wait else None)
+
+
+@app.command()
+def workflows(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: Server = None,
+) -> None:
+    """List the ComfyUI workflows: name, title, inputs; those in brackets may be left out."""
+    from serve_app.progress import printable
+
+    with _connected(server) as client:
+        found = client.workflows()
+    for problem in found["problems"]:
+        console.print(f"{problem['file']}: {problem['reason']}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print(_to_json(found["workflows"]))
+        return
+    for item in found["workflows"]:
+        taken = (f"{name}={spec['type']}" if spec["required"] else f"[{name}={spec['type']}]" for name, spec in item["parameters"].items())
+        print(printable(f"{item['name']:<20}  {item['title']:<24}  {' '.join(taken)}").rstrip())
 
 
 @app.command()
@@ -166,7 +235,7 @@ def demo(
     *,
     leave: Annotated[bool, typer.Option("--exit", help="End after the work instead of serving on.")] = False,
 ) -> None:
-    """Start the service, swap a face in a picture and in a clip, and check the results."""
+    """Start the service, swap a face in a picture and in a clip, run a workflow, and check the results."""
     settings = _settings()
     from serve_app.demo import Demo, DemoFailed
     from serve_app.service_process import ServiceFailed
@@ -175,6 +244,33 @@ def demo(
         Demo(settings, Console()).run(stay=not leave)
     except (DemoFailed, ServiceFailed) as error:
         _fail(str(error))
+
+
+@app.command(name="fake-comfyui")
+def fake_comfyui(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free one.", min=0, max=65535)] = 8188,
+    base_dir: Annotated[
+        Path | None, typer.Option(help="Holds input, output and temp; default: a folder that is deleted at the end.")
+    ] = None,
+    step_s: Annotated[float, typer.Option(help="Seconds that a sampler takes for one step.", min=0)] = 0.05,
+    hazard: Annotated[
+        list[str] | None, typer.Option(help="A fault to show, such as late_history_s=0.2; may be given several times.")
+    ] = None,
+) -> None:
+    """Run a fake ComfyUI for tests and demonstrations until Ctrl-C. It is never a default: a backend has to be named."""
+    import asyncio
+
+    from deployments.fake_comfyui.config import FakeConfig
+    from deployments.fake_comfyui.process import parse_hazards, serve_fake
+
+    try:
+        config = FakeConfig(host=host, port=port, base_dir=base_dir, step_s=step_s, hazards=parse_hazards(hazard or ()))
+        asyncio.run(serve_fake(config))
+    except ValueError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{host}:{port}: {error.strerror}")
 
 
 def addresses(server_url: str, dashboard: str | None) -> str:
@@ -206,27 +302,132 @@ def _settings(**overrides: str | int | None) -> Settings:
 @contextmanager
 def _connected(server: str | None) -> Iterator[Client]:
     """Open a client; what it raises ends the command with one line."""
+    from deployments.jobs.errors import ServiceError
     from serve_app.client import ApiError, Client
 
     try:
         with Client(server or _settings().task_api_url) as client:
             yield client
     except ApiError as error:
+        _fail(_explain(error))
+    except ServiceError as error:  # of a file that was read here
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}")
+    except UnicodeEncodeError:
+        _fail("the arguments hold what is not UTF-8")
+
+
+def _explain(error: ApiError) -> str:
+    """Say what was refused and, of a workflow, a line for each input of a node that is wrong."""
+    return "\n".join([str(error), *map(_node_line, error.nodes)])
+
+
+def _node_line(problem: JsonObject) -> str:
+    from serve_app.progress import printable
+
+    comfy_node, title, name = (problem.get(key) or "" for key in ("comfy_node", "title", "input"))
+    place = ", ".join(filter(None, [f"{title} ({comfy_node})" if title and comfy_node else comfy_node, name]))
+    allowed = problem.get("allowed")
+    choices = f" (there is: {', '.join(map(str, allowed))})" if isinstance(allowed, list) and allowed else ""
+    return printable(f"  {place or 'workflow'}: {problem.get('message', '')}{choices}")
+
+
+def _run(client: Client, progress: JobProgress, request: JsonObject, title: str, output: Path | None) -> None:
+    """Submit a job; print its id when there is no ``output``, else follow it, and print where its results were put."""
+    job = client.submit(request)
+    if output is None:
+        print(job["id"])
+        return
+    job = progress.follow(client, job["id"], title)
+    for path in _download(client, progress, job, output):
+        print(path)
+    _report(job)
+
+
+def _download(client: Client, progress: JobProgress, job: JsonObject, output: Path) -> Iterator[Path]:
+    """Fetch what a job has made: a job that failed may have results too, and a preview is none unless there is nothing else."""
+    results = [result for result in job["outputs"] if not result.get("temporary")] or job["outputs"]
+    if len(results) > 1:
+        if output.is_file():
+            _fail(f"{output} is a file, and the job {job['id']} has {len(results)} results: they need a folder")
+        output.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        yield progress.download(client, result, _place(output, job, result))
+
+
+def _find_workflow(client: Client, name: str) -> tuple[str | JsonObject, JsonObject]:
+    """Return a workflow as a request names it, and the schemas of its inputs, which a file has none of."""
+    path = Path(name)
+    if path.suffix.lower() not in GRAPH_FILES:
+        return name, client.workflow(name)["inputs_schema"]["properties"]
+    from deployments.engines.comfyui.graph import read_workflow
+
+    return read_workflow(path.read_bytes()), {}
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{text} is not of the form name=value", param_hint=option)
+        if name in pairs:
+            raise typer.BadParameter(f"{name} is given twice", param_hint=option)
+        pairs[name] = value
+    return pairs
+
+
+def _to_value(client: Client, progress: JobProgress, text: str, schema: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 -- a JSON value
+    """Turn a word of the command line into what an input takes; what does not fit is sent as it is, and the server says why not.
+
+    Without a schema a word stays text, from which the server makes a number where one is wanted, unless it is a JSON object or list.
+    """
+    from serve_app.client import local_file
+
+    takes_media = schema is not None and schema.get("x-type") in MEDIA_TYPES
+    if (takes_media and local_file(text)) or (schema is None and text.startswith("@")):
+        reference = progress.upload(client, text if takes_media else text[1:])
+        return {"url" if "://" in reference else "file_id": reference}
+    if schema is None or takes_media:
+        return _from_json(text, dict, list)
+    if "enum" in schema:
+        return next((choice for choice in schema["enum"] if text in {choice, json.dumps(choice)}), text)
+    return _from_json(text, int, float) if schema.get("type") in PARSED_TYPES else text
+
+
+def _from_json(text: str, *kinds: type) -> Any:  # noqa: ANN401 -- a JSON value
+    """Read JSON of some kinds; anything else stays text."""
+    try:
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, kinds) else text
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("JSON has no such number")
+    return number
 
 
 def _report(job: JsonObject) -> None:
     """End the command unless the job succeeded."""
-    if job["status"] != "succeeded":
-        error = job["error"]
-        _fail(f"the job {job['id']} is {job['status']}" + (f", {error['code']}: {error['message']}" if error else ""))
+    if job["status"] == "succeeded":
+        return
+    from serve_app.progress import printable
+
+    error = job["error"] or {}
+    reason = f", {error['code']}: {printable(error['message'])}" if error else ""
+    nodes = (error.get("details") or {}).get("nodes", ())
+    _fail("\n".join([f"the job {job['id']} is {job['status']}{reason}", *map(_node_line, nodes)]))
 
 
 def _place(output: Path, job: JsonObject, result: JsonObject) -> Path:
     """Return where a result goes: into a folder under a name of its own, or to the file that was asked for."""
-    return output / f"{job['id'][:8]}-{Path(result['name']).name}" if output.is_dir() else output
+    name = Path(result["name"]).name
+    return output / (name if name.startswith(job["id"]) else f"{job['id'][:8]}-{name}") if output.is_dir() else output
 
 
 def _label(text: str) -> tuple[str, str]:

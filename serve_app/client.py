@@ -1,6 +1,7 @@
 """A client of the HTTP API, for the command line and the demo: upload, submit, follow, download.
 
-Jobs and events are the API's own JSON objects (``JobView`` and ``EventView`` of ``serve_app.api.schemas``).
+Jobs, events and workflows are the API's own JSON objects (``JobView`` and ``EventView`` of ``serve_app.api.schemas``, ``WorkflowView``
+of ``serve_app.api.workflow_schemas``).
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -33,12 +35,14 @@ class ApiError(Exception):
     Attributes:
         code: stable code of the problem document; ``unreachable`` without an answer, ``unexpected_answer`` without a problem document.
         status: HTTP status, 0 without an answer.
+        nodes: what is wrong with which nodes of a workflow (``NodeProblemView`` of ``serve_app.api.errors``); else empty.
     """
 
-    def __init__(self, message: str, code: str, status: int = 0) -> None:
-        super().__init__(message, code, status)
+    def __init__(self, message: str, code: str, status: int = 0, nodes: Sequence[JsonObject] = ()) -> None:
+        super().__init__(message, code, status, tuple(nodes))
         self.code = code
         self.status = status
+        self.nodes = tuple(nodes)
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -94,14 +98,29 @@ class Client:
         except httpx.TransportError:
             return False
 
+    def capabilities(self) -> JsonObject:
+        """Read what the service can do."""
+        return self._json("GET", "/v1/capabilities")
+
+    def workflows(self) -> JsonObject:
+        """List the workflows, and which files of the installation's folder could not be read."""
+        return self._json("GET", "/v1/workflows")
+
+    def workflow(self, name: str) -> JsonObject:
+        """Read a workflow; ``name@3`` is version 3.
+
+        Raises:
+            ApiError: there is none of that name.
+        """
+        return self._json("GET", f"/v1/workflows/{quote(name, safe='@')}")
+
     def to_reference(self, media: str, advance: Advance | None = None) -> str:
         """Return what a request may carry for ``media``: a local file is uploaded, a URL or a file id stays as it is.
 
         Raises:
             ApiError: there is no such file, or the upload failed.
         """
-        path = Path(media).expanduser()
-        if path.is_file():
+        if path := local_file(media):
             return str(self.upload(path, advance)["file_id"])
         if "://" in media or _is_uuid(media):
             return media
@@ -215,6 +234,15 @@ class Client:
             raise ApiError(f"no answer from {self.server_url} ({reason}): is the service running?", "unreachable") from error
 
 
+def local_file(text: str) -> Path | None:
+    """Return the file here that a text names; None when it names none, as a URL or an id does."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # too long for a name; in the home of nobody
+        return None
+
+
 def read_events(chunks: Iterator[bytes]) -> Iterator[str]:
     """Yield the data of each server-sent event (WHATWG HTML, section 9.2); comments and events without data are skipped."""
     data: list[str] = []
@@ -251,8 +279,10 @@ def _check(answer: httpx.Response) -> None:
         raise ApiError(
             f"the server answered {answer.status_code} {answer.reason_phrase}", "unexpected_answer", answer.status_code
         ) from None
-    where = "; ".join(f"{error['pointer']}: {error['detail']}" for error in problem.get("errors", ()))
-    raise ApiError(f"{message} ({where})" if where else message, code, answer.status_code)
+    nodes = problem.get("nodes", ())
+    # What is wrong with a workflow's inputs stands in both lists; the nodes' says more.
+    where = "" if nodes else "; ".join(f"{error['pointer']}: {error['detail']}" for error in problem.get("errors", ()))
+    raise ApiError(f"{message} ({where})" if where else message, code, answer.status_code, nodes)
 
 
 def _may_pass(error: ApiError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import statistics
@@ -12,14 +13,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from serve_app.client import Client
 
+if TYPE_CHECKING:
+    from deployments.comfyui_bridge.config import ComfyConfig
+    from deployments.jobs.model import BackendSpec
+
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 FSYNC_LIMIT_MS = 50.0  # a job is accepted after one fsync; a network disk may need longer and slows every submit
 FSYNC_SAMPLES = 20
+BACKEND_TIMEOUT_S = 5.0  # for a ComfyUI server to connect, and between two bytes: somebody waits
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ def examine() -> Iterator[Finding]:
     yield check_models(settings.home / "configs" / "models.yaml")
     yield check_disk(settings.data_dir)
     yield check_port(settings.host, settings.port, url_of(settings.host, settings.port))
+    yield from check_comfyui(settings.comfyui)
 
 
 def check_python(found: tuple[int, int]) -> Finding:
@@ -139,6 +147,47 @@ def find_port_trouble(host: str, port: int) -> str | None:
         except OSError as error:
             return f"{host}:{port} cannot be had ({error.strerror}): stop what listens there, or choose another with PORT"
     return None
+
+
+def check_comfyui(config: ComfyConfig) -> list[Finding]:
+    """Look at the folder of managed ComfyUI servers, or else ask each configured one how it is."""
+    if config.managed.directory is not None:
+        return [check_managed(config.managed.directory)]
+    if config.backends:
+        return asyncio.run(_ask_all(config.specs()))
+    return [Finding("comfyui", ok=True, text="no server is configured, so workflows do not run: COMFYUI_URL says where one is")]
+
+
+def check_managed(directory: Path) -> Finding:
+    """Look for the program that a replica starts."""
+    program = directory / "main.py"
+    if program.is_file():
+        return Finding("comfyui", ok=True, text=f"each replica starts {program}")
+    advice = "set ATELIER_COMFYUI__MANAGED__DIRECTORY to the folder of ComfyUI's main.py"
+    return Finding("comfyui", ok=False, text=f"there is no {program}: {advice}")
+
+
+async def _ask_all(specs: tuple[BackendSpec, ...]) -> list[Finding]:
+    return list(await asyncio.gather(*map(_ask, specs)))
+
+
+async def _ask(spec: BackendSpec) -> Finding:
+    from deployments.comfyui_client.config import ClientConfig
+    from deployments.comfyui_client.http import ComfyHttp
+    from deployments.jobs.errors import BackendLost
+
+    http = ComfyHttp(spec.name, spec.url, ClientConfig(connect_timeout_s=BACKEND_TIMEOUT_S, request_timeout_s=BACKEND_TIMEOUT_S))
+    try:
+        queue, info = await http.queue(), await http.info()
+    except BackendLost as error:
+        return Finding("comfyui", ok=False, text=f"{error}: start ComfyUI on {spec.url}, or correct COMFYUI_URL")
+    finally:
+        await http.close()
+    if info.version is None:
+        return Finding("comfyui", ok=False, text=f"{spec.name} ({spec.url}) tells no version: it is no ComfyUI, or one that is too old")
+    kind = "a fake backend, no model" if info.fake else "ComfyUI"
+    waiting = len(queue.running) + len(queue.pending)
+    return Finding("comfyui", ok=True, text=f"{spec.name} ({spec.url}): {kind}, version {info.version}, {waiting} in its queue")
 
 
 def to_sentence(error: ValueError) -> str:

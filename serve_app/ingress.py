@@ -87,7 +87,8 @@ class Ingress:
         await store.configure_backends(setup.comfyui.specs())
         descriptions = Descriptions(store, setup.comfyui.client, setup.comfyui.info_fresh_s)
         catalogue = WorkflowCatalogue(setup.workflows, store)
-        planner = ComfyPlanner(catalogue, descriptions, intake, managed=setup.comfyui.managed.enabled)
+        managed = setup.comfyui.managed
+        planner = ComfyPlanner(catalogue, descriptions, intake, frozenset(managed.tags) if managed.enabled else None)
         self._desk = ComfyDesk(catalogue, descriptions, planner, store, AllowList.parse(setup.fetch.allow))
         self._service = JobService(
             store=store,

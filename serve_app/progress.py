@@ -9,7 +9,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from serve_app.client import Client, JsonObject
+from serve_app.client import Client, JsonObject, local_file
 
 STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
@@ -20,10 +20,10 @@ class JobProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # names of files and nodes may hold square brackets
             BarColumn(bar_width=30),
             TaskProgressColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -38,8 +38,8 @@ class JobProgress:
 
     def upload(self, client: Client, media: str) -> str:
         """Upload a local file with a bar; other references pass as they are (see ``Client.to_reference``)."""
-        path = Path(media).expanduser()
-        if not path.is_file():
+        path = local_file(media)
+        if path is None:
             return client.to_reference(media)
         bar = self._bars.add_task(f"upload {path.name}", total=path.stat().st_size, note="")
         return client.to_reference(media, lambda size: self._bars.advance(bar, size))
@@ -56,15 +56,22 @@ class JobProgress:
         return client.download(output, path, lambda size: self._bars.advance(bar, size))
 
     def _show(self, bar: TaskID, title: str, events: Iterable[JsonObject]) -> None:
+        comfy_node = None
         for event in events:
             if event["type"] == "progress" and event.get("progress"):
                 self._bars.update(bar, completed=event["progress"]["fraction"], note=note_of(event["progress"]))
+                before, comfy_node = comfy_node, event["progress"].get("comfy_node") or comfy_node
+                if comfy_node != before and not self._console.is_terminal:
+                    self._say(f"{title}: {note_of(event['progress'])}")
                 continue
             self._bars.update(bar, note=event["status"])
             if event["status"] == "succeeded":
                 self._bars.update(bar, completed=1.0)
             if not self._console.is_terminal or event.get("error"):
-                self._console.print(f"{title}: {state_of(event)}", style=STYLES.get(event["status"]), markup=False, highlight=False)
+                self._say(f"{title}: {state_of(event)}", STYLES.get(event["status"]))
+
+    def _say(self, line: str, style: str | None = None) -> None:
+        self._console.print(printable(line), style=style, markup=False, highlight=False)
 
 
 def state_of(event: JsonObject) -> str:
@@ -79,10 +86,17 @@ def state_of(event: JsonObject) -> str:
 
 
 def note_of(progress: dict[str, Any]) -> str:
-    """Say in short where a running job is, such as ``computing 12/50, 3 s left``."""
-    parts = [str(progress["stage"])]
-    if progress.get("frames"):
-        parts.append(f"{progress.get('frame') or 0}/{progress['frames']}")
+    """Say in short where a running job is, such as ``computing 12/50, 3 s left`` or, of a workflow, ``Sampler 12/20``."""
+    title = progress.get("comfy_node_title")
+    done, count = ("step", "steps") if title else ("frame", "frames")
+    where = str(title or progress["stage"])
+    if progress.get(count):
+        where += f" {progress.get(done) or 0}/{progress[count]}"
     if progress.get("eta_s") is not None:
-        parts.append(f"{progress['eta_s']:.0f} s left")
-    return ", ".join(parts)
+        where += f", {progress['eta_s']:.0f} s left"
+    return printable(where)
+
+
+def printable(text: str) -> str:
+    """Return a text of somebody else in one line that a terminal does not take for commands."""
+    return "".join(character if character.isprintable() else " " for character in text)

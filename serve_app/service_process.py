@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from serve_app.client import Client
@@ -28,13 +28,14 @@ class ServiceFailed(Exception):
 class ServiceProcess:
     """One ``atelier serve``. Ray's processes are its children or grandchildren, all in the session that it leads."""
 
-    def __init__(self, host: str, port: int, log: Path) -> None:
+    def __init__(self, host: str, port: int, log: Path, environment: Mapping[str, str] | None = None) -> None:
         """Start it.
 
         Args:
             host: address to listen on.
             port: port to listen on.
             log: file that its output goes to; overwritten.
+            environment: what it finds in its environment besides what this process has.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-u", "-m", "serve_app.cli", "serve", "--host", host, "--port", str(port)]
@@ -42,7 +43,12 @@ class ServiceProcess:
         with log.open("wb") as output:
             # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then stops the service in order.
             self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},  # noqa: TID251 -- handed on as it is, nothing is read from it
             )
 
     def wait_until_ready(self, client: Client, tick: Callable[[float], None]) -> None:

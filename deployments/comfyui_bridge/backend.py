@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from deployments.comfyui_bridge.config import ComfyConfig
 from deployments.comfyui_bridge.watch import PromptWatch
@@ -23,16 +23,23 @@ from deployments.jobs.model import BackendHealth, BackendSpec, JsonObject
 log = get_logger(__name__)
 
 
+class Changed(Protocol):
+    """Hears that a backend may be another than before."""
+
+    def __call__(self, *, worth_a_look: bool) -> None:
+        """Take note."""
+
+
 class Backend:
     """Hears its server and tells how it is. Implements :class:`deployments.comfyui_client.socket.Listener`."""
 
-    def __init__(self, spec: BackendSpec, config: ComfyConfig, changed: Callable[[], None]) -> None:
+    def __init__(self, spec: BackendSpec, config: ComfyConfig, changed: Changed) -> None:
         """Prepare; ``start`` connects.
 
         Args:
             spec: which server.
             config: patience.
-            changed: called when its health or its room may have changed.
+            changed: called when its health may have changed; with ``worth_a_look`` when only a look can tell.
         """
         self.spec = spec
         self.http = ComfyHttp(spec.name, spec.url, config.client)
@@ -53,6 +60,7 @@ class Backend:
         self._idle_since: float | None = None  # since when prompts wait there and none runs
         self._speaks_of: str | None = None  # the prompt of the newest message that named one
         self._stuck: dict[str, float] = {}  # prompts that were cancelled and do not leave
+        self._looking: asyncio.Task[None] | None = None
         self._clean = False  # whether prompts of dead replicas were looked for
 
     def start(self) -> None:
@@ -61,6 +69,9 @@ class Backend:
 
     async def close(self) -> None:
         """Disconnect. What still runs there goes on, and nobody of ours hears of it."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         await self.socket.close()
         await self.http.close()
 
@@ -84,7 +95,7 @@ class Backend:
     def distrust(self, reason: str) -> None:
         """Send it nothing until it has been looked at again: it has just lost a prompt."""
         self._trouble = self._trouble or reason
-        self._changed()
+        self._changed(worth_a_look=True)
 
     # What the socket hears.
 
@@ -117,7 +128,7 @@ class Backend:
             self._trouble = self._trouble or "the WebSocket is not connected"
         for watch in self._watched.values():
             watch.suspect()
-        self._changed()
+        self._changed(worth_a_look=True)
 
     def _on_status(self, data: JsonObject) -> None:
         status = data.get("status")
@@ -179,7 +190,12 @@ class Backend:
             checked_at=time.time(),
         )
 
-    async def look(self) -> None:
+    def look_soon(self) -> None:
+        """Check its health, unless that is going on already; ``changed`` is called at the end."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name=f"comfyui-look-{self.spec.name}")
+
+    async def _look(self) -> None:
         """Check HTTP, WebSocket and whether the queue moves."""
         try:
             queue = await self.http.queue()
@@ -195,6 +211,7 @@ class Backend:
         if trouble != self._trouble:
             log.info("backend health", extra=fields(action="backend_health", backend=self.spec.name, healthy=not trouble, reason=trouble))
         self._trouble = trouble
+        self._changed(worth_a_look=False)
 
     def _trouble_of(self, queue: ServerQueue) -> str:
         now = time.monotonic()

@@ -147,7 +147,8 @@ class Fleet:
     async def _drive(self) -> None:
         while True:
             await self._renew()
-            await asyncio.gather(*(backend.look() for backend in self._backends.values()))
+            for backend in self._backends.values():
+                backend.look_soon()  # one that hangs must not cost the hold on the others
             self._tell()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.hold_s):
@@ -180,7 +181,7 @@ class Fleet:
             backend.draining, backend.surrendering = hold.draining, hold.surrender
 
     def _take_over(self, hold: BackendHold) -> Backend:
-        backend = Backend(hold.spec, self._config, self._look_soon)
+        backend = Backend(hold.spec, self._config, self._on_change)
         self._backends[hold.spec.name] = backend
         backend.start()
         log.info("backend taken", extra=fields(action="backend_taken", backend=hold.spec.name))
@@ -193,8 +194,10 @@ class Fleet:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _look_soon(self) -> None:
-        self._look_now.set()
+    def _on_change(self, *, worth_a_look: bool) -> None:
+        if worth_a_look:
+            self._look_now.set()
+        self._tell()
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,9 +21,10 @@ from pathlib import Path
 from deployments.comfyui_bridge.config import ManagedConfig
 from deployments.comfyui_client.config import ClientConfig
 from deployments.comfyui_client.http import ComfyHttp
-from deployments.jobs.errors import BackendLost, EngineFailed
+from deployments.jobs.errors import BackendLost, EngineFailed, Unavailable
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import BackendHealth, BackendHold, BackendSpec
+from deployments.jobs.ports import BackendRegistry
 
 log = get_logger(__name__)
 
@@ -50,6 +52,11 @@ class ManagedServer:
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._failures = 0
+
+    @property
+    def name(self) -> str:
+        """What tells it from those of other replicas, as a part of a backend's name."""
+        return re.sub(r"[^a-z0-9]", "", self._owner.lower())[-12:] or "own"
 
     @property
     def url(self) -> str:
@@ -166,12 +173,15 @@ class ManagedServer:
 class OwnServer:
     """Implements :class:`deployments.jobs.ports.BackendHolds` for a replica with a server of its own: nobody else can drive it."""
 
-    def __init__(self, server: ManagedServer, tags: Sequence[str]) -> None:
-        self._spec = BackendSpec("managed", server.url, tuple(tags), in_flight=IN_FLIGHT)
+    def __init__(self, server: ManagedServer, tags: Sequence[str], registry: BackendRegistry) -> None:
+        """Take the server; it is announced in the registry, so that people see it and workflows can be checked against it."""
+        self._spec = BackendSpec(f"managed-{server.name}", server.url, tuple(tags), in_flight=IN_FLIGHT)
+        self._registry = registry
 
     async def hold_backends(self, owner: str, health: Mapping[str, BackendHealth], released: Sequence[str]) -> tuple[BackendHold, ...]:
         """See the port."""
-        del owner, health  # nobody else asks
+        with contextlib.suppress(Unavailable):  # being seen is not worth standing still for
+            await self._registry.announce_backend(owner, self._spec, health.get(self._spec.name))
         return () if self._spec.name in released else (BackendHold(self._spec, draining=False, surrender=False),)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Mapping
 
@@ -28,25 +29,28 @@ from deployments.jobs.ports import Plan
 from deployments.jobs.spec import ComfySpec, InlineRef, JobSpec, MediaRef
 
 REFERENCE: TypeAdapter[MediaRef] = TypeAdapter(MediaRef)
+MAX_SPEC_BYTES = 2**20  # of one job: it is shown with it, in listings too; the graphs of public templates have a tenth
 CLOUD_SCHEMES = ("s3://", "gs://")
 
 
 class ComfyPlanner:
     """Implements :class:`deployments.jobs.ports.Planner` for the kind ``comfyui``."""
 
-    def __init__(self, catalogue: WorkflowCatalogue, descriptions: Descriptions, intake: MediaIntake, *, managed: bool) -> None:
+    def __init__(
+        self, catalogue: WorkflowCatalogue, descriptions: Descriptions, intake: MediaIntake, managed_tags: frozenset[str] | None = None
+    ) -> None:
         """Take the parts.
 
         Args:
             catalogue: workflows by name.
             descriptions: what the backends have.
             intake: brings media in.
-            managed: whether replicas start servers of their own, so that there need not be one now.
+            managed_tags: tags of the servers that replicas start for themselves, so that there need not be one now; None: they do not.
         """
         self._catalogue = catalogue
         self._descriptions = descriptions
         self._intake = intake
-        self._managed = managed
+        self._managed_tags = managed_tags
         self._random = random.SystemRandom()
 
     async def plan(self, tenant: str, spec: JobSpec) -> Plan:
@@ -73,7 +77,10 @@ class ComfyPlanner:
             outputs=outputs,
             options=spec.options,
         )
-        return Plan(stored.model_dump(mode="json", exclude_none=True), requirement_of(spec.options.backend_tags), spec.options.timeout_s)
+        made = stored.model_dump(mode="json", exclude_none=True)
+        if len(json.dumps(made)) > MAX_SPEC_BYTES:
+            raise InvalidInput(f"the graph of a job has at most {MAX_SPEC_BYTES // 2**20} MiB as JSON: put long texts into fewer nodes")
+        return Plan(made, requirement_of(spec.options.backend_tags), spec.options.timeout_s)
 
     async def to_graph(self, document: JsonObject, tags: tuple[str, ...] = ()) -> tuple[PromptGraph, ObjectInfo | None]:
         """Return a workflow of either format as an API graph, and what is known of the nodes."""
@@ -81,13 +88,14 @@ class ComfyPlanner:
         return await asyncio.to_thread(_to_graph, document, info), info
 
     async def _check_backends(self, tags: tuple[str, ...]) -> None:
-        if self._managed:
-            return
-        states = await self._descriptions.backends()
-        if not states:
+        if self._managed_tags is None:
+            offered = [frozenset(state.spec.tags) for state in await self._descriptions.backends()]
+        else:
+            offered = [self._managed_tags]
+        if not offered:
             raise BackendNotConfigured("this installation has no ComfyUI server: set COMFYUI_URL, or add one by POST /v1/admin/backends")
-        if not any(set(tags) <= set(state.spec.tags) for state in states):
-            known = sorted({tag for state in states for tag in state.spec.tags})
+        if not any(set(tags) <= have for have in offered):
+            known = sorted(frozenset[str]().union(*offered))
             raise InvalidInput(f"no backend has the tags {', '.join(tags)} together: there is {', '.join(known) or 'none with a tag'}")
 
     async def _workflow(self, tenant: str, given: str | JsonObject) -> NamedWorkflow:

@@ -39,10 +39,16 @@ class BackendDesk:
         """See :meth:`deployments.jobs.ports.BackendRegistry.drain_backend`."""
         return self._state(await self._change(lambda rows, _now: backend_leases.drain(rows, name, draining=draining)), name)
 
+    async def announce_backend(self, owner: str, spec: BackendSpec, health: BackendHealth | None) -> None:
+        """See :meth:`deployments.jobs.ports.BackendRegistry.announce_backend`."""
+        self._backend_watch.announced(owner, spec, health, self._clock.monotonic())
+
     async def backends(self) -> tuple[BackendState, ...]:
         """See :meth:`deployments.jobs.ports.BackendRegistry.backends`."""
         rows = await self._db.read(select_backends)
-        return tuple(self._state(rows, name) for name in sorted(rows))
+        states = {name: self._state(rows, name) for name in rows}
+        shown = {state.spec.name: state for state in self._backend_watch.own_servers(self._clock.monotonic())} | states
+        return tuple(shown[name] for name in sorted(shown))
 
     async def hold_backends(self, owner: str, health: Mapping[str, BackendHealth], released: Sequence[str]) -> tuple[BackendHold, ...]:
         """See :meth:`deployments.jobs.ports.BackendRegistry.hold_backends`."""

@@ -49,6 +49,7 @@ class BackendWatch:
         self._lease_s = lease_s
         self._called: dict[str, float] = {}  # owner -> monotonic
         self._health: dict[tuple[str, str], BackendHealth] = {}  # (owner, name)
+        self._own: dict[str, tuple[float, BackendSpec, BackendHealth | None]] = {}  # owner -> when, which server it started for itself
 
     def heard(self, owner: str, health: Mapping[str, BackendHealth], now: float) -> None:
         """Note a call and what it reports; what the replica does not report any more is forgotten."""
@@ -56,6 +57,15 @@ class BackendWatch:
         self._called = {who: at for who, at in self._called.items() if now - at <= self._lease_s}
         others = {key: known for key, known in self._health.items() if key[0] != owner and key[0] in self._called}
         self._health = others | {(owner, name): report for name, report in health.items()}
+
+    def announced(self, owner: str, spec: BackendSpec, health: BackendHealth | None, now: float) -> None:
+        """Note the server that a replica has started for itself."""
+        self._own = {who: known for who, known in self._own.items() if now - known[0] <= self._lease_s} | {owner: (now, spec, health)}
+
+    def own_servers(self, now: float) -> tuple[BackendState, ...]:
+        """Return the servers that replicas have started for themselves and that were announced within a lease."""
+        recent = ((who, spec, health) for who, (at, spec, health) in self._own.items() if now - at <= self._lease_s)
+        return tuple(BackendState(spec, draining=False, owner=who, health=health) for who, spec, health in recent)
 
     def callers(self, leaving: Collection[str], now: float) -> Callers:
         """Return who is there: a value, because the rules run in the database's threads."""

@@ -269,8 +269,11 @@ class BackendRegistry(BackendHolds, Protocol):
             BackendNotFound: no such backend.
         """
 
+    async def announce_backend(self, owner: str, spec: BackendSpec, health: BackendHealth | None) -> None:
+        """Show a server that a replica has started for itself, until it has not called for a lease. Nobody else can take hold of it."""
+
     async def backends(self) -> tuple[BackendState, ...]:
-        """Return all backends by name."""
+        """Return all backends by name, announced ones included."""
 
 
 class Previews(Protocol):

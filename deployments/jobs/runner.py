@@ -17,7 +17,15 @@ from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 from deployments.jobs.config import RunnerConfig
-from deployments.jobs.errors import BackendUnavailable, EngineFailed, ServiceError, Unavailable, WorkflowInvalid
+from deployments.jobs.errors import (
+    BackendUnavailable,
+    ComfyNodeFailed,
+    EngineFailed,
+    NodeProblem,
+    ServiceError,
+    Unavailable,
+    WorkflowInvalid,
+)
 from deployments.jobs.logs import bound, fields, get_logger
 from deployments.jobs.model import Artifact, Job, JobError, JsonObject, Progress, Stage, Verdict
 from deployments.jobs.ports import (
@@ -300,5 +308,9 @@ class JobRunner:
 
 
 def _to_job_error(error: ServiceError) -> JobError:
-    problems = [asdict(problem) for problem in error.problems] if isinstance(error, WorkflowInvalid) else []
-    return JobError(error.code, str(error), error.retryable, {"nodes": problems} if problems else None)
+    problems: tuple[NodeProblem, ...] = ()
+    if isinstance(error, WorkflowInvalid):
+        problems = error.problems
+    elif isinstance(error, ComfyNodeFailed):
+        problems = (NodeProblem(error.comfy_node, error.title, "", "execution_error", error.reason),)
+    return JobError(error.code, str(error), error.retryable, {"nodes": [asdict(problem) for problem in problems]} if problems else None)

@@ -38,4 +38,4 @@ def test_every_job_ends_once_with_its_own_picture(cluster, hazardous):
     assert tally.wrong == []
     assert (tally.right, dict(tally.statuses)) == (300, {"succeeded": 300})
     assert tally.outcomes["succeeded"] == 300  # one attempt of each job published its result, whatever became of the others
-    assert tally.killed["backend"] > 0
+    assert min(tally.killed["backend"], tally.killed["replica"]) > 0

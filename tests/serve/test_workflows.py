@@ -119,6 +119,8 @@ def test_a_failing_node_is_named_and_what_was_done_before_it_is_kept(api):
     }
     job = wait_for_end(api, run(api, graph)["id"])
     assert (job["status"], job["error"]["code"], job["attempt"]) == ("failed", "comfy_node_failed", 1)
+    (node,) = job["error"]["details"]["nodes"]
+    assert (node["comfy_node"], node["title"], node["kind"]) == ("3", "Unlucky", "execution_error")
     assert "Unlucky" in job["error"]["message"]
     assert [output["comfy_node"] for output in job["outputs"]] == ["2"]
     assert picture(api, job["outputs"][0]).getpixel((1, 1)) == (0, 0, 5)

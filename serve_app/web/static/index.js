@@ -3,6 +3,7 @@
 
 const SHOWN = 20;
 const RECONNECT_MS = 2000;
+const CAPABILITIES_MS = 10000;  // backends come, go and fall ill without an event
 
 /** @type {Map<string, HTMLTableRowElement>} */
 const rows = new Map();
@@ -18,13 +19,34 @@ async function read(path) {
   return response.json();
 }
 
-async function showEngines() {
-  const { engines } = await read("v1/capabilities");
-  element("engines").replaceChildren(...engines.map((/** @type {any} */ engine) => {
-    const item = document.createElement("li");
-    item.textContent = `${engine.name} (${engine.kind}): ${engine.description}`;
-    return item;
-  }));
+async function showCapabilities() {
+  const { engines, backends } = await read("v1/capabilities");
+  element("engines").replaceChildren(...engines.map(
+    (/** @type {any} */ engine) => item(`${engine.name} (${engine.kind}): ${engine.description}`)));
+  element("backends").replaceChildren(...backends.map(backendItem));
+  if (!backends.length) element("backends").append(item("none is listed, so workflows may not run: COMFYUI_URL says where one is"));
+}
+
+/** @param {string} text */
+function item(text) {
+  const line = document.createElement("li");
+  line.textContent = text;
+  return line;
+}
+
+/** @param {any} backend */
+function backendItem(backend) {
+  const version = backend.version ? `, version ${backend.version}` : "";
+  const state = backend.draining ? "draining" : backend.healthy ? "healthy" : "not healthy";
+  const tags = backend.tags.length ? `, tags ${backend.tags.join(" ")}` : "";
+  const line = item(`${backend.name}: ${state}${version}${tags}`);
+  if (backend.fake) {
+    const mark = document.createElement("span");
+    mark.className = "fake";
+    mark.textContent = "fake backend: no model, its pictures are stand-ins";
+    line.append(" ", mark);
+  }
+  return line;
 }
 
 /** @param {any} job */
@@ -32,7 +54,7 @@ function showJob(job) {
   const row = rows.get(job.id) ?? newRow(job.id);
   const [created, kind, status, progress, result] = row.cells;
   created.textContent = new Date(job.created_at).toLocaleString();
-  kind.textContent = job.kind;
+  kind.textContent = job.spec.workflow?.name ? `${job.kind}: ${job.spec.workflow.name}` : job.kind;
   showStatus(status, job.status, job.error);
   showProgress(progress, job.status === "running" ? job.progress : null);
   result.replaceChildren(...job.outputs.map(linkToOutput));
@@ -57,8 +79,9 @@ function showProgress(cell, progress) {
   if (!progress) return cell.replaceChildren();
   const bar = document.createElement("progress");
   bar.value = progress.fraction;
-  const frames = progress.frames ? ` ${progress.frame ?? 0} of ${progress.frames}` : "";
-  return cell.replaceChildren(bar, document.createTextNode(` ${progress.stage}${frames}`));
+  const [done, count] = progress.comfy_node_title ? [progress.step, progress.steps] : [progress.frame, progress.frames];
+  const share = count ? ` ${done ?? 0} of ${count}` : "";
+  return cell.replaceChildren(bar, document.createTextNode(` ${progress.comfy_node_title ?? progress.stage}${share}`));
 }
 
 /** @param {any} output */
@@ -99,5 +122,6 @@ function follow() {
 }
 
 follow();
-showEngines().catch(console.error);
+showCapabilities().catch(console.error);
+setInterval(() => { showCapabilities().catch(console.error); }, CAPABILITIES_MS);
 showRecentJobs().catch(console.error);

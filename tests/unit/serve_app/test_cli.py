@@ -233,7 +233,7 @@ def test_doctor_finds_this_installation_healthy(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "FSYNC_LIMIT_MS", 10_000.0)  # a busy machine is not what is tested
     monkeypatch.setattr(doctor, "find_port_trouble", lambda host, port: None)
     assert [(finding.name, finding.ok) for finding in doctor.examine()] == [
-        (name, True) for name in ("python", "onnx runtime", "settings", "models", "data folder", "port")
+        (name, True) for name in ("python", "onnx runtime", "settings", "models", "data folder", "port", "comfyui")
     ]
 
 

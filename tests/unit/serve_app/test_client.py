@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 
-from serve_app.client import ApiError, Client, read_events
+from serve_app.client import ApiError, Client, local_file, read_events
 
 JOB_ID = "5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"
 BYTES = b"picture" * 50_000
@@ -83,6 +83,29 @@ def test_a_problem_becomes_one_sentence_with_its_code():
         "invalid_input",
         422,
     )
+
+
+def test_a_workflow_that_is_refused_carries_its_nodes_instead_of_repeating_them():
+    node = {"comfy_node": "", "title": "", "input": "width", "kind": "value_bigger_than_max", "message": "width is 9999"}
+    errors = [{"pointer": "/inputs/width", "detail": "width is 9999"}]
+    client, _ = client_of(problem(422, "workflow_invalid", "width is 9999", errors=errors, nodes=[node]))
+    with pytest.raises(ApiError) as failed:
+        client.submit({"kind": "comfyui"})
+    assert (str(failed.value), failed.value.nodes) == ("width is 9999", (node,))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("text-to-image@3", "/v1/workflows/text-to-image@3"), ("../jobs?x", "/v1/workflows/..%2Fjobs%3Fx")]
+)
+def test_workflow_is_asked_for_by_its_name_whatever_that_is(name, path):
+    client, sent = client_of(httpx.Response(200, json={"name": name}))
+    assert client.workflow(name) == {"name": name}
+    assert sent[0].url.raw_path.decode() == path
+
+
+@pytest.mark.parametrize("text", ["no.png", ".", "x" * 5000, "~nobody-of-that-name/a.png", "https://example.com/a.png"])
+def test_local_file_is_none_where_there_is_no_file(text):
+    assert local_file(text) is None
 
 
 def test_an_answer_of_somebody_else_is_named():

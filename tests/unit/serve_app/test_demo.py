@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import signal
 import socket
@@ -92,6 +93,9 @@ class Service:
     def is_atelier(self):
         return True
 
+    def capabilities(self):
+        return {"backends": []}
+
     def submit(self, request):
         self.requests.append(request)
         return {"id": request["target"]}
@@ -143,6 +147,7 @@ def test_demo_prints_identity_files_and_addresses_when_all_is_right(run_demo, tm
     monkeypatch.setattr(demo, "check", lambda measured: None)
     printed = run_demo(Service({"grace_hopper.jpg": demo.SOURCE, "woman_face.mp4": demo.TARGETS[1]}))
     assert "astronaut in grace_hopper.jpg │ 0.20 -> 1.00" in printed
+    assert "No workflow is run, for want of a ComfyUI server: the service has none. COMFYUI_URL says where one is." in printed
     assert str(tmp_path / "demo" / "astronaut_in_woman_face.mp4") in printed
     assert "http://127.0.0.1:8000/docs" in printed
 
@@ -183,6 +188,15 @@ def start(monkeypatch, tmp_path):
     yield starting
     for service in started:
         service.stop()
+
+
+def test_service_process_finds_more_in_its_environment_and_the_rest_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("OF_THE_PARENT", "kept")
+    given = {}
+    monkeypatch.setattr("subprocess.Popen", lambda command, **options: given.update(options))
+    ServiceProcess("127.0.0.1", 1, tmp_path / "serve.log", {"COMFYUI_URL": "http://127.0.0.1:9"})
+    assert (given["env"]["OF_THE_PARENT"], given["env"]["COMFYUI_URL"]) == ("kept", "http://127.0.0.1:9")
+    assert "COMFYUI_URL" not in os.environ
 
 
 class Ready:

@@ -110,6 +110,17 @@ async def test_a_replica_whose_hold_is_not_renewed_sends_nothing(fake):
         await fleet.close()
 
 
+async def test_a_backend_that_hangs_costs_the_others_nothing(run_fake, build_bridge, task, monkeypatch):
+    async with run_fake() as one, run_fake() as two, build_bridge(Registry(one, two)) as bridge:
+        await until(lambda: bridge.fleet.size == 4)
+        hangs = asyncio.Event()
+        monkeypatch.setattr(bridge.fleet._backends["fake0"].http, "queue", hangs.wait)
+        renewed = bridge.fleet._renewed
+        await until(lambda: bridge.fleet._renewed > renewed + 0.2)
+        assert (await collect(bridge.engine, task(empty_image()))).files
+        hangs.set()
+
+
 async def test_prompts_of_a_dead_replica_are_cancelled_and_those_of_strangers_are_not(fake, build_bridge):
     hang = empty_image() | {"3": {"class_type": "FakeHang", "inputs": {"image": ["1", 0]}}}
     hang["2"] = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "h"}}

@@ -38,6 +38,15 @@ def is_alive(pid):
         return False
 
 
+class Announcements:
+    """A registry that hears of own servers."""
+
+    newest = None
+
+    async def announce_backend(self, owner, spec, health):
+        self.newest = spec
+
+
 async def until(condition, timeout_s=30.0):
     async with asyncio.timeout(timeout_s):
         while not condition():
@@ -48,7 +57,8 @@ async def test_jobs_run_on_the_replicas_own_server_which_is_started_again_when_i
     server = ManagedServer(ManagedConfig(directory=install, arguments=("--cpu", "--step-s", "0.01")), "replica-1")
     await server.start()
     try:
-        async with build_bridge(OwnServer(server, ())) as bridge:
+        registry = Announcements()
+        async with build_bridge(OwnServer(server, ("mine",), registry)) as bridge:
             found = await collect(bridge.engine, task(empty_image(color=7), job_id="first"))
             assert pixel(found.files[0].path) == (0, 0, 7)
             killed = server.pid
@@ -59,6 +69,8 @@ async def test_jobs_run_on_the_replicas_own_server_which_is_started_again_when_i
             found = await collect(bridge.engine, task(empty_image(color=8), job_id="second"))
             assert pixel(found.files[0].path) == (0, 0, 8)
             server.check()
+            assert registry.newest.name == "managed-replica1"
+            assert (registry.newest.tags, registry.newest.url) == (("mine",), server.url)
     finally:
         pid = server.pid
         await server.stop()

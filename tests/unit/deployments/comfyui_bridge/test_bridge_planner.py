@@ -128,9 +128,9 @@ def intake():
 
 @pytest.fixture
 def build(catalogue, intake):
-    def make(info, *specs, managed=False):
+    def make(info, *specs, managed_tags=None):
         specs = specs or (BackendSpec("a", "http://a:1"),)
-        return ComfyPlanner(catalogue, Descriptions(info, *([] if specs == (None,) else specs)), intake, managed=managed)
+        return ComfyPlanner(catalogue, Descriptions(info, *([] if specs == (None,) else specs)), intake, managed_tags)
 
     return make
 
@@ -237,7 +237,10 @@ async def test_tags_become_a_requirement_and_unknown_ones_are_refused(build, inf
 async def test_without_a_backend_nothing_is_accepted_unless_replicas_bring_theirs(build, info):
     with pytest.raises(BackendNotConfigured, match="COMFYUI_URL"):
         await plan(build(info, None), workflow=empty_image())
-    assert (await plan(build(info, None, managed=True), workflow=empty_image()))[1].graph
+    managed = build(info, None, managed_tags=frozenset({"sdxl"}))
+    assert (await plan(managed, workflow=empty_image(), options={"backend_tags": ["sdxl"]}))[1].graph
+    with pytest.raises(InvalidInput, match="there is sdxl"):
+        await plan(managed, workflow=empty_image(), options={"backend_tags": ["flux"]})
 
 
 async def test_the_folder_is_watched_and_a_broken_file_hides_nobody(catalogue, folder):

@@ -285,3 +285,15 @@ async def test_an_older_store_promises_nothing_that_a_newer_one_could_break(post
     assert await held(newer, "two") == ["a"]
     await older.close()
     await newer.close()
+
+
+async def test_a_server_of_a_replicas_own_is_seen_for_a_lease_and_taken_by_nobody(registry, clock):
+    await configured(registry, "a")
+    await registry.announce_backend("replica-1", spec("own", configured=False), BackendHealth(healthy=True))
+    assert await held(registry, "replica-2") == ["a"]
+    seen = (await states(registry))["own"]
+    assert (seen.owner, seen.health, seen.draining) == ("replica-1", BackendHealth(healthy=True), False)
+    clock.advance(16)
+    assert set(await states(registry)) == {"a"}
+    with pytest.raises(BackendNotFound):
+        await registry.drain_backend("own", draining=True)
