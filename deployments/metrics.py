@@ -32,6 +32,7 @@ GAUGES = {
     "jobs_queued": _Metric("jobs that wait and may run now"),
     "jobs_running": _Metric("jobs with a live lease"),
     "oldest_queued_age_s": _Metric("age of the job that waits longest"),
+    "backends_healthy": _Metric("ComfyUI servers that a bridge replica drives and finds healthy", ()),
 }
 HISTOGRAMS = {
     "job_wait_s": _Metric("from acceptance to the first claim"),

@@ -67,6 +67,11 @@ class BackendWatch:
         recent = ((who, spec, health) for who, (at, spec, health) in self._own.items() if now - at <= self._lease_s)
         return tuple(BackendState(spec, draining=False, owner=who, health=health) for who, spec, health in recent)
 
+    def count_healthy(self, now: float) -> int:
+        """Count the servers that somebody drives and finds healthy."""
+        driven = (health for (who, _), health in self._health.items() if now - self._called.get(who, -self._lease_s) <= self._lease_s)
+        return sum(health.healthy for health in driven) + sum(bool(own.health and own.health.healthy) for own in self.own_servers(now))
+
     def callers(self, leaving: Collection[str], now: float) -> Callers:
         """Return who is there: a value, because the rules run in the database's threads."""
         recent = frozenset(who for who, at in self._called.items() if now - at <= self._lease_s)

@@ -160,6 +160,7 @@ class ObjectInfoNeeded(InvalidInput):
     """A UI-format workflow while no backend can describe its nodes."""
 
     code = "object_info_needed"
+    retryable = True
 
 
 class BackendNotConfigured(InvalidInput):

@@ -386,6 +386,7 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
             await self._swept(self._give_up(lease, still))
         for pool in sorted(self._board.pools):
             self._report_depth(pool, await self.depth(pool))
+        self._metrics.gauge("backends_healthy", self._backend_watch.count_healthy(now))
 
     async def _swept(self, ending: Awaitable[object]) -> None:
         try:

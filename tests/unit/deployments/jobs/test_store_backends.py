@@ -291,9 +291,11 @@ async def test_a_server_of_a_replicas_own_is_seen_for_a_lease_and_taken_by_nobod
     await configured(registry, "a")
     await registry.announce_backend("replica-1", spec("own", configured=False), BackendHealth(healthy=True))
     assert await held(registry, "replica-2") == ["a"]
+    assert registry._backend_watch.count_healthy(clock.monotonic()) == 1
     seen = (await states(registry))["own"]
     assert (seen.owner, seen.health, seen.draining) == ("replica-1", BackendHealth(healthy=True), False)
     clock.advance(16)
     assert set(await states(registry)) == {"a"}
+    assert registry._backend_watch.count_healthy(clock.monotonic()) == 0
     with pytest.raises(BackendNotFound):
         await registry.drain_backend("own", draining=True)

@@ -145,7 +145,7 @@ def descriptions(store: SqlJobStore) -> StubDescriptions:
 
 @pytest.fixture
 def planner(catalogue: WorkflowCatalogue, descriptions: StubDescriptions, intake: MediaIntake) -> ComfyPlanner:
-    return ComfyPlanner(catalogue, descriptions, intake, managed_tags=frozenset())
+    return ComfyPlanner(catalogue, descriptions, intake, managed_tags=frozenset({"sdxl"}))
 
 
 @pytest.fixture
