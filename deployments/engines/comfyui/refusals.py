@@ -5,6 +5,7 @@ What a server says may hold tracebacks, its paths and its command line; of its t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ SENTENCES = {
     "dependency_cycle": "depends on its own output",
 }
 ANY_OTHER = "is refused by the server"
+OLD_NODE_ID = re.compile(r"Node ID '#(.+)'")
 
 
 def problems_of_answer(body: JsonObject, graph: PromptGraph) -> tuple[NodeProblem, ...]:
@@ -49,6 +51,9 @@ def problems_of_answer(body: JsonObject, graph: PromptGraph) -> tuple[NodeProble
     extra = _object(_object(error).get("extra_info"))
     kind = _text(_object(error).get("type"), KIND_LENGTH) or "refused"
     node_id = _text(extra.get("node_id"), NAME_LENGTH)
+    named = OLD_NODE_ID.fullmatch(_text(_object(error).get("details"), NAME_LENGTH))
+    if kind == "invalid_prompt" and named and named[1] in graph:  # before about 0.4, an unknown class was told so
+        kind, node_id, extra = "missing_node_type", named[1], {"class_type": graph[named[1]]["class_type"]}
     message = SENTENCES.get(kind, "the server refuses the workflow")
     if kind == "missing_node_type" and extra.get("class_type"):
         message = f"the backend has no node class {_text(extra['class_type'], NAME_LENGTH)}"

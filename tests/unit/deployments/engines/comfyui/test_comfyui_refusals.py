@@ -84,6 +84,10 @@ def test_outputs_that_are_left_out_of_an_accepted_prompt_are_problems_too(text_t
             NodeProblem("3", "Sampler", "", "missing_node_type", "the backend has no node class Unheard"),
         ),
         (
+            {"type": "invalid_prompt", "message": "node Unheard does not exist.", "details": "Node ID '#3'", "extra_info": {}},
+            NodeProblem("3", "Sampler", "", "missing_node_type", "the backend has no node class KSampler"),
+        ),
+        (
             {"type": "invalid_prompt", "message": "/srv/comfy", "extra_info": {}},
             NodeProblem("", "", "", "invalid_prompt", "the server cannot read the workflow"),
         ),
