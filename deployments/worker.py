@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,7 @@ from deployments.jobs.config import RunnerConfig, WorkerConfig
 from deployments.jobs.errors import Unavailable
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import Claim, Job
-from deployments.jobs.ports import AsyncEngine, JobStore, Slots
+from deployments.jobs.ports import AsyncEngine, JobStore, Slot, Slots
 from deployments.jobs.runner import JobRunner
 from deployments.metrics import ServeMetrics
 from deployments.storage.factory import StorageConfig, build_object_store
@@ -90,7 +91,8 @@ class Worker:
         self._taker: asyncio.Task[None] | None = None
         self._claims: set[asyncio.Task[None]] = set()  # each holds a slot, from its claim until its job has computed
         self._jobs: set[asyncio.Task[None]] = set()
-        self._ended = asyncio.Event()  # a fresh one after each end, so that nobody waits for one that has passed
+        self._uploading: set[asyncio.Task[None]] = set()  # those of them that hold no slot any more
+        self._uploaded = asyncio.Event()  # a fresh one after each end of an upload, so that nobody waits for one that has passed
         self._fault: BaseException | None = None
 
     def start(self) -> None:
@@ -129,29 +131,30 @@ class Worker:
         log.info("drained", extra=fields(action="drain_ended", seconds=round(time.monotonic() - began, 1)))
 
     async def _settle(self, timeout_s: float | None) -> None:
-        tasks = {*self._claims, *self._jobs}
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                # Again and again: a claim may still be answered with a job, which then goes on to upload.
+                while tasks := {task for task in (*self._claims, *self._jobs) if not task.done()}:
+                    await asyncio.wait(tasks)
 
     async def _take_jobs(self) -> None:
         while not self._draining.is_set() and self._fault is None:
-            capabilities = await self._slots.take()
+            slot = await self._slots.take()
             # Jobs that only upload hold no slot; too many of them would fill the disk.
-            while len(self._claims | self._jobs) >= self._slots.size + self._config.uploads:
-                await self._ended.wait()
-            task = asyncio.get_running_loop().create_task(self._fill_slot(capabilities))
+            while len(self._uploading) > self._config.uploads:
+                await self._uploaded.wait()
+            task = asyncio.get_running_loop().create_task(self._fill_slot(slot))
             self._claims.add(task)
-            task.add_done_callback(self._slot_free)
+            task.add_done_callback(partial(self._slot_free, slot))
 
-    async def _fill_slot(self, capabilities: frozenset[str]) -> None:
-        job = await self._claim(capabilities)
+    async def _fill_slot(self, slot: Slot) -> None:
+        job = await self._claim(slot.capabilities)
         if job is not None:
             await self._run(job)
 
-    def _slot_free(self, task: asyncio.Task[None]) -> None:
+    def _slot_free(self, slot: Slot, task: asyncio.Task[None]) -> None:
         self._claims.discard(task)
-        self._slots.give_back()
-        self._tell_end()
+        slot.give_back()
         if not task.cancelled():
             self._fault = self._fault or task.exception()
 
@@ -176,16 +179,16 @@ class Worker:
             await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiter.cancel()
+            if task in self._jobs:
+                self._uploading.add(task)
 
     def _job_ended(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
-        self._tell_end()
+        self._uploading.discard(task)
+        uploaded, self._uploaded = self._uploaded, asyncio.Event()
+        uploaded.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a job's run broke", exc_info=error, extra=fields(action="run_broke"))
-
-    def _tell_end(self) -> None:
-        ended, self._ended = self._ended, asyncio.Event()
-        ended.set()
 
 
 def replica_name() -> str:

@@ -7,13 +7,12 @@ Results go to standard output, everything for the eye to standard error. Exit st
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -41,10 +40,6 @@ Priority = Annotated[int, typer.Option(help="Higher leaves the queue first.", mi
 Labels = Annotated[list[str] | None, typer.Option("--label", help="name:value, to list by; may be given several times.")]
 Wait = Annotated[bool, typer.Option(help="Follow the job to its end and download the result.")]
 Output = Annotated[Path, typer.Option(help="File or folder that the result goes to.")]
-
-GRAPH_FILES = frozenset({".json", ".png", ".webp"})  # ComfyUI writes its workflow into the pictures that it saves
-MEDIA_TYPES = frozenset({"image", "mask", "audio", "video"})  # x-type of inputs that take media
-PARSED_TYPES = frozenset({"integer", "number", "boolean"})
 
 
 @app.command()
@@ -127,15 +122,11 @@ def workflow(
 ) -> None:
     """Run a ComfyUI workflow: one that the service knows, or one from a file."""
     from serve_app.progress import JobProgress
+    from serve_app.workflow_request import WorkflowRequest, to_pairs
 
-    given, places = _pairs(inputs, "--input"), _pairs(overrides, "--set")
+    given, places = to_pairs(inputs, "--input"), to_pairs(overrides, "--set")
     with _connected(server) as client, JobProgress(console) as progress:
-        graph, schemas = _find_workflow(client, name)
-        request = {
-            "kind": "comfyui",
-            "workflow": graph,
-            "inputs": {key: _to_value(client, progress, text, schemas.get(key)) for key, text in given.items()},
-            "overrides": {key: _to_value(client, progress, text, None) for key, text in places.items()},
+        request = WorkflowRequest(client, progress).build(name, given, places) | {
             "options": {"backend_tags": tags or []},
             "priority": priority,
             "labels": dict(map(_label, label or ())),
@@ -237,8 +228,9 @@ def demo(
 ) -> None:
     """Start the service, swap a face in a picture and in a clip, run a workflow, and check the results."""
     settings = _settings()
-    from serve_app.demo import Demo, DemoFailed
+    from serve_app.demo import Demo
     from serve_app.service_process import ServiceFailed
+    from serve_app.workflow_demo import DemoFailed
 
     try:
         Demo(settings, Console()).run(stay=not leave)
@@ -354,62 +346,6 @@ def _download(client: Client, progress: JobProgress, job: JsonObject, output: Pa
         output.mkdir(parents=True, exist_ok=True)
     for result in results:
         yield progress.download(client, result, _place(output, job, result))
-
-
-def _find_workflow(client: Client, name: str) -> tuple[str | JsonObject, JsonObject]:
-    """Return a workflow as a request names it, and the schemas of its inputs, which a file has none of."""
-    path = Path(name)
-    if path.suffix.lower() not in GRAPH_FILES:
-        return name, client.workflow(name)["inputs_schema"]["properties"]
-    from deployments.engines.comfyui.graph import read_workflow
-
-    return read_workflow(path.read_bytes()), {}
-
-
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise typer.BadParameter(f"{text} is not of the form name=value", param_hint=option)
-        if name in pairs:
-            raise typer.BadParameter(f"{name} is given twice", param_hint=option)
-        pairs[name] = value
-    return pairs
-
-
-def _to_value(client: Client, progress: JobProgress, text: str, schema: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 -- a JSON value
-    """Turn a word of the command line into what an input takes; what does not fit is sent as it is, and the server says why not.
-
-    Without a schema a word stays text, from which the server makes a number where one is wanted, unless it is a JSON object or list.
-    """
-    from serve_app.client import local_file
-
-    takes_media = schema is not None and schema.get("x-type") in MEDIA_TYPES
-    if (takes_media and local_file(text)) or (schema is None and text.startswith("@")):
-        reference = progress.upload(client, text if takes_media else text[1:])
-        return {"url" if "://" in reference else "file_id": reference}
-    if schema is None or takes_media:
-        return _from_json(text, dict, list)
-    if "enum" in schema:
-        return next((choice for choice in schema["enum"] if text in {choice, json.dumps(choice)}), text)
-    return _from_json(text, int, float) if schema.get("type") in PARSED_TYPES else text
-
-
-def _from_json(text: str, *kinds: type) -> Any:  # noqa: ANN401 -- a JSON value
-    """Read JSON of some kinds; anything else stays text."""
-    try:
-        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
-    except (ValueError, RecursionError):
-        return text
-    return value if isinstance(value, kinds) else text
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("JSON has no such number")
-    return number
 
 
 def _report(job: JsonObject) -> None:

@@ -22,6 +22,8 @@ from deployments.jobs.model import BackendHealth, BackendSpec, JsonObject
 
 log = get_logger(__name__)
 
+STUCK = "a cancelled prompt does not stop"
+
 
 class Changed(Protocol):
     """Hears that a backend may be another than before."""
@@ -33,12 +35,13 @@ class Changed(Protocol):
 class Backend:
     """Hears its server and tells how it is. Implements :class:`deployments.comfyui_client.socket.Listener`."""
 
-    def __init__(self, spec: BackendSpec, config: ComfyConfig, changed: Changed) -> None:
+    def __init__(self, spec: BackendSpec, config: ComfyConfig, changed: Changed, live: set[str]) -> None:
         """Prepare; ``start`` connects.
 
         Args:
             spec: which server.
             config: patience.
+            live: ids of all prompts that this replica follows, this server's and others'.
             changed: called when its health may have changed; with ``worth_a_look`` when only a look can tell.
         """
         self.spec = spec
@@ -49,9 +52,10 @@ class Backend:
         self.used = 0  # prompts sent, or about to be
         self.chosen_at = 0.0
         self.model: str | None = None  # the checkpoint that was used last
-        self.uploaded: set[str] = set()  # names of inputs that lie on the server
+        self.uploaded: dict[str, str] = {}  # inputs that lie on the server: our name -> the one that nodes load it by
         self._config = config
         self._changed = changed
+        self._live = live
         self._watched: dict[str, PromptWatch] = {}
         self._trouble = "not looked at yet"
         self._info: ServerInfo | None = None
@@ -59,9 +63,8 @@ class Backend:
         self._remaining: int | None = None
         self._idle_since: float | None = None  # since when prompts wait there and none runs
         self._speaks_of: str | None = None  # the prompt of the newest message that named one
-        self._stuck: dict[str, float] = {}  # prompts that were cancelled and do not leave
+        self._stuck: set[str] = set()  # prompts that were cancelled and do not leave
         self._looking: asyncio.Task[None] | None = None
-        self._clean = False  # whether prompts of dead replicas were looked for
 
     def start(self) -> None:
         """Connect; needs a running event loop."""
@@ -104,11 +107,18 @@ class Backend:
         if message.type == "status":
             self._on_status(message.data)
             return
-        if message.prompt_id is not None:
+        if message.prompt_id is not None and message.prompt_id != self._speaks_of:
+            self._end_of(self._speaks_of)
             self._speaks_of = message.prompt_id
         watch = self._watched.get(message.prompt_id or "")
         if watch is not None:
             watch.hear(message)
+
+    def _end_of(self, prompt_id: str | None) -> None:
+        """It speaks of another prompt: it runs one at a time, so nothing more comes about the one before."""
+        watch = self._watched.get(prompt_id or "")
+        if watch is not None and watch.current is not None:
+            watch.end()
 
     def on_picture(self, picture: Picture) -> None:
         """See :class:`Listener`."""
@@ -145,10 +155,12 @@ class Backend:
     def watch(self, watch: PromptWatch) -> None:
         """Deliver to a watch what is heard of its prompt."""
         self._watched[watch.prompt_id] = watch
+        self._live.add(watch.prompt_id)
 
     def unwatch(self, prompt_id: str) -> None:
         """Deliver no more."""
         self._watched.pop(prompt_id, None)
+        self._live.discard(prompt_id)
 
     def hears(self, watch: PromptWatch) -> bool:
         """Whether events of this prompt can still arrive."""
@@ -159,18 +171,17 @@ class Backend:
 
         One that does not leave makes the backend unhealthy until it does.
         """
-        deadline = time.monotonic() + self._config.interrupt_s
-        pause_s = 0.02
         try:
-            await self.http.cancel(prompt_id)
-            while prompt_id in await self.http.queue():
-                if time.monotonic() > deadline:
-                    self._stuck[prompt_id] = time.monotonic()
-                    self._trouble = "a cancelled prompt does not stop"
-                    log.warning("prompt stuck", extra=fields(action="prompt_stuck", backend=self.spec.name))
-                    return
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 0.5)
+            async with asyncio.timeout(self._config.interrupt_s):
+                await self.http.cancel(prompt_id)
+                pause_s = 0.02
+                while prompt_id in await self.http.queue():
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(pause_s * 2, 0.5)
+        except TimeoutError:
+            self._stuck.add(prompt_id)
+            self._trouble = STUCK
+            log.warning("prompt stuck", extra=fields(action="prompt_stuck", backend=self.spec.name))
         except BackendLost:
             return  # a server that is gone computes nothing; one that comes back is cleaned before it is used
 
@@ -201,12 +212,9 @@ class Backend:
             queue = await self.http.queue()
             if self._info is None or not self.healthy:
                 self._info = await self.http.info()
-            if not self._clean:
-                await self._cancel_left_behind(queue)
-                self._clean = True
+            await self._cancel_left_behind(queue)
             trouble = self._trouble_of(queue)
         except ServiceError as error:
-            self._clean = False
             trouble = str(error)
         if trouble != self._trouble:
             log.info("backend health", extra=fields(action="backend_health", backend=self.spec.name, healthy=not trouble, reason=trouble))
@@ -215,11 +223,11 @@ class Backend:
 
     def _trouble_of(self, queue: ServerQueue) -> str:
         now = time.monotonic()
-        self._stuck = {prompt_id: since for prompt_id, since in self._stuck.items() if prompt_id in queue}
+        self._stuck = {prompt_id for prompt_id in self._stuck if prompt_id in queue}
         waits_idle = bool(queue.pending) and not queue.running
         self._idle_since = (self._idle_since or now) if waits_idle else None
         if self._stuck:
-            return "a cancelled prompt does not stop"
+            return STUCK
         if self._idle_since is not None and now - self._idle_since > self._config.stuck_s:
             return "prompts wait and none runs: its worker thread is dead, restart it"
         if not self.socket.connected:
@@ -227,11 +235,12 @@ class Backend:
         return ""
 
     async def _cancel_left_behind(self, queue: ServerQueue) -> None:
+        """Cancel what carries our name and nobody follows: left by a replica that died, or taken by the server after we had given up."""
         ours = f"{self._config.client_id_prefix}-"
         for prompt in (*queue.pending, *queue.running):  # in this order: one that waits would begin when the running one stops
-            if (prompt.client_id or "").startswith(ours) and prompt.prompt_id not in self._watched:
-                log.info("prompt of a dead replica", extra=fields(action="prompt_left_behind", backend=self.spec.name))
-                await self.cancel(prompt.prompt_id)
+            if (prompt.client_id or "").startswith(ours) and prompt.prompt_id not in self._live:
+                log.info("prompt that nobody follows", extra=fields(action="prompt_left_behind", backend=self.spec.name))
+                await (self.http.cancel(prompt.prompt_id) if prompt.prompt_id in self._stuck else self.cancel(prompt.prompt_id))
 
     async def descriptions(self, *, fresh: bool = False) -> ObjectInfo:
         """Return what nodes the server has, read again when it is old.
@@ -241,5 +250,5 @@ class Backend:
         """
         now = time.monotonic()
         if fresh or self._descriptions is None or now - self._descriptions[0] > self._config.info_fresh_s:
-            self._descriptions = (now, ObjectInfo.of(await self.http.object_info()))
+            self._descriptions = (now, await asyncio.to_thread(ObjectInfo.of, await self.http.object_info()))
         return self._descriptions[1]

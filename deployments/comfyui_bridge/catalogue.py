@@ -7,6 +7,7 @@ is reported and hides none of the others. Uploads are seen by every ingress repl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -32,7 +33,7 @@ from deployments.jobs.ports import WorkflowStore
 log = get_logger(__name__)
 
 LOOK_S = 1.0
-MAX_GRAPH_BYTES = 4 * 2**20  # as JSON: the largest public templates have half a megabyte
+MAX_GRAPH_BYTES = 2**20  # as JSON: the largest public templates have half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class WorkflowCatalogue:
         self._problems: tuple[FileProblem, ...] = ()
         self._seen: frozenset[tuple[str, int, int]] | None = None
         self._looked_at = -LOOK_S
+        self._lock = asyncio.Lock()
 
     async def find(self, tenant: str, name: str) -> NamedWorkflow:
         """Return a workflow by ``name``, or a version of an uploaded one by ``name@3``.
@@ -105,9 +107,8 @@ class WorkflowCatalogue:
         if workflow_name(name) in await self._shipped():
             raise NameTaken(f"the workflow {name} ships with the installation: choose another name")
         described = read_meta(meta)
-        graph = await asyncio.to_thread(_checked, document, described, info)
         kept = described.model_dump(mode="json", exclude_defaults=True)
-        sha256 = hashlib.sha256(json.dumps([graph, kept], sort_keys=True).encode()).hexdigest()
+        graph, sha256 = await asyncio.to_thread(_checked, document, described, kept, info)
         stored = await self._store.put_workflow(StoredWorkflow(tenant, name, 0, graph, kept, sha256, time.time()))
         return _of_stored(stored)
 
@@ -123,14 +124,14 @@ class WorkflowCatalogue:
         await self._store.delete_workflow(tenant, name)
 
     async def _shipped(self) -> dict[str, WorkflowFile]:
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_S:
-            self._looked_at = now
-            seen = await asyncio.to_thread(_fingerprint, self._folder)
-            if seen != self._seen:
-                await self._load()
-                self._seen = seen
-        return self._files
+        async with self._lock:  # whoever comes during the first look must not find an empty folder
+            if time.monotonic() - self._looked_at >= LOOK_S:
+                seen = await asyncio.to_thread(_fingerprint, self._folder)
+                if seen != self._seen:
+                    await self._load()
+                    self._seen = seen
+                self._looked_at = time.monotonic()
+            return self._files
 
     async def _load(self) -> None:
         files, self._problems = await asyncio.to_thread(load_workflow_folder, self._folder)
@@ -140,18 +141,20 @@ class WorkflowCatalogue:
             log.warning("workflow left out", extra=fields(action="workflow_left_out", file=problem.file, reason=problem.reason))
 
 
-def _checked(document: JsonObject, meta: WorkflowMeta, info: ObjectInfo | None) -> JsonObject:
-    """Return the graph of an upload, in the format that it came in."""
+def _checked(document: JsonObject, meta: WorkflowMeta, kept: JsonObject, info: ObjectInfo | None) -> tuple[JsonObject, str]:
+    """Return the graph of an upload, in the format that it came in, and a hash of it and what is kept of its description."""
     graph = unwrap(document)
-    if len(json.dumps(graph)) > MAX_GRAPH_BYTES:
+    text = json.dumps([graph, kept], sort_keys=True)
+    if len(text) > MAX_GRAPH_BYTES:
         raise InvalidInput(f"a workflow has at most {MAX_GRAPH_BYTES // 2**20} MiB as JSON: put pictures into files and refer to them")
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
     if detect_format(graph) == "ui":
-        return graph  # what it lacks shows when it is converted, which needs a backend
+        return graph, sha256  # what it lacks shows when it is converted, which needs a backend
     checked = check_graph(graph)
     problems = binding_problems(checked, meta, info)
     if problems:
         raise WorkflowInvalid("the description of the workflow names places that the graph does not have: see the nodes", problems)
-    return checked
+    return checked, sha256
 
 
 def _of_file(file: WorkflowFile) -> NamedWorkflow:
@@ -169,6 +172,7 @@ def _fingerprint(folder: Path) -> frozenset[tuple[str, int, int]]:
     found = []
     for path in folder.iterdir():
         if path.suffix in {".json", ".yaml"}:
-            status = path.stat()
-            found.append((path.name, status.st_mtime_ns, status.st_size))
+            with contextlib.suppress(FileNotFoundError):  # removed in between
+                status = path.stat()
+                found.append((path.name, status.st_mtime_ns, status.st_size))
     return frozenset(found)

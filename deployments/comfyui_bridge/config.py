@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from itertools import combinations
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from deployments.comfyui_client.config import ClientConfig
 from deployments.jobs.model import BackendSpec
+from deployments.storage.address import is_name, parse_host
 
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 MAX_TAGS = 6  # of one backend: every combination is offered with each claim, and 63 still fit into a query
@@ -60,6 +62,7 @@ class ComfyConfig(BaseModel):
     managed: ManagedConfig = Field(
         ManagedConfig(), description="ComfyUI servers that the replicas start themselves, instead of driving those of COMFYUI_URL"
     )
+    max_output_bytes: int = Field(4 * 2**30, gt=0, description="longest outputs of one job, all together")
     hold_s: float = Field(2.0, gt=0, description="how often a replica renews its hold on its backends and looks at their health")
     poll_s: float = Field(0.5, gt=0, description="how often a prompt is looked at while its events cannot arrive")
     watchdog_s: float = Field(10.0, gt=0, description="silence of a server about a prompt after which the prompt is looked at")
@@ -106,20 +109,23 @@ def parse_backend(text: str, *, configured: bool = True) -> BackendSpec:
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.query or parts.username or parts.password:
         raise ValueError("a ComfyUI server is written http://host:port, without a user, a password or a query")
     try:
-        port = parts.port
+        port = parts.port if parts.port is not None else DEFAULT_PORTS[parts.scheme]
     except ValueError:
-        raise ValueError("the port of a ComfyUI server is a number") from None
+        port = 0
+    if port == 0:
+        raise ValueError("the port of a ComfyUI server is a number from 1 to 65535")
     options = {name: values[-1] for name, values in parse_qs(parts.fragment, strict_parsing=bool(parts.fragment)).items()}
     unknown = sorted(options.keys() - {"name", "tags", "weight", "in_flight"})
     if unknown:
         raise ValueError(f"a ComfyUI server has no option {unknown[0]}: there is name, tags, weight and in_flight")
+    if parse_host(parts.hostname) is None and not is_name(parts.hostname):
+        raise ValueError(f"the host of a ComfyUI server is a name or an address, not {parts.hostname!r}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    # Always with its port: one server under two spellings would have two owners, who cancel each other's prompts.
+    url = f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
     return BackendSpec(
-        name=_name(
-            options.get("name")
-            or re.sub(r"[^a-z0-9._-]+", "-", f"{parts.hostname}-{port or DEFAULT_PORTS[parts.scheme]}".lower()).strip("-.")
-        ),
-        url=f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}",
+        name=_name(options.get("name") or f"comfyui-{hashlib.sha256(url.encode()).hexdigest()[:6]}"),  # clients see it: no address
+        url=url,
         tags=checked_tags(options.get("tags", "").split()),  # a + in a query is a blank
         weight=_number(options.get("weight", "1"), "weight", 0.01, 1000),
         in_flight=int(_number(options.get("in_flight", "2"), "in_flight", 1, 2)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from deployments.comfyui_client.config import ClientConfig
 from deployments.comfyui_client.http import ComfyHttp
@@ -17,25 +18,27 @@ from deployments.jobs.ports import BackendRegistry
 log = get_logger(__name__)
 
 LIST_FRESH_S = 1.0  # how long the list of backends is trusted: every submit asks for it
+READ_S = 5.0  # a busy server takes a tenth of it
 FAILURE_FRESH_S = 5.0  # how long a backend that did not answer is not asked again: a submit must not wait for it each time
 
 
 class Descriptions:
-    """Reads ``/object_info`` of the backends and keeps it for a while."""
+    """Reads ``/object_info`` of the backends and keeps it for a while. A backend that is slow or away costs nobody more than ``READ_S``."""
 
     def __init__(self, registry: BackendRegistry, client: ClientConfig, fresh_s: float) -> None:
         self._registry = registry
         self._client = client
         self._fresh_s = fresh_s
         self._listed: tuple[float, tuple[BackendState, ...]] = (-LIST_FRESH_S, ())
-        self._by_url: dict[str, tuple[float, ObjectInfo | None]] = {}
-        self._lock = asyncio.Lock()
+        self._known: dict[str, _Known] = {}  # by URL
 
     async def backends(self) -> tuple[BackendState, ...]:
         """Return all backends, of at most a second ago."""
         now = time.monotonic()
         if now - self._listed[0] > LIST_FRESH_S:
             self._listed = (now, await self._registry.backends())
+            urls = {state.spec.url for state in self._listed[1]}
+            self._known = {url: known for url, known in self._known.items() if url in urls}
         return self._listed[1]
 
     async def info(self, tags: Sequence[str] = ()) -> ObjectInfo | None:
@@ -53,22 +56,31 @@ class Descriptions:
         return None
 
     async def _of(self, state: BackendState) -> ObjectInfo | None:
-        url = state.spec.url
-        async with self._lock:  # so that a burst of submits reads it once
-            read_at, known = self._by_url.get(url, (-self._fresh_s, None))
-            fresh_s = self._fresh_s if known is not None else FAILURE_FRESH_S
-            if time.monotonic() - read_at < fresh_s and url in self._by_url:
-                return known
-            found = await self._read(state)
-            self._by_url[url] = (time.monotonic(), found)
-            return found
+        known = self._known.setdefault(state.spec.url, _Known())
+        async with known.lock:  # so that a burst of submits reads it once
+            if time.monotonic() >= known.read_again_at:
+                found = await self._read(state)
+                # What was known stays, when the backend only stalls: nodes seldom change.
+                known.info = found or known.info
+                known.read_again_at = time.monotonic() + (self._fresh_s if found else FAILURE_FRESH_S)
+            return known.info
 
     async def _read(self, state: BackendState) -> ObjectInfo | None:
         http = ComfyHttp(state.spec.name, state.spec.url, self._client)
         try:
-            return await asyncio.to_thread(ObjectInfo.of, await http.object_info())
-        except BackendLost as error:
-            log.info("backend not described", extra=fields(action="backend_not_described", backend=state.spec.name, reason=str(error)))
+            async with asyncio.timeout(READ_S):
+                return await asyncio.to_thread(ObjectInfo.of, await http.object_info())
+        except (BackendLost, TimeoutError) as error:
+            log.info("backend not described", extra=fields(action="backend_not_described", backend=state.spec.name, reason=repr(error)))
             return None
         finally:
             await http.close()
+
+
+@dataclass(slots=True)
+class _Known:
+    """What one backend is known to have."""
+
+    info: ObjectInfo | None = None
+    read_again_at: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -17,15 +21,28 @@ from deployments.comfyui_bridge.stored_spec import StoredSpec
 from deployments.comfyui_client.http import HistoryEntry
 from deployments.engines.comfyui.bind import fill_choices
 from deployments.engines.comfyui.graph import PromptGraph, title_of
-from deployments.engines.comfyui.outputs import checkpoint_of, fresh_prefix, list_outputs
+from deployments.engines.comfyui.outputs import checkpoint_of, count_refused, fresh_prefix, list_outputs
 from deployments.engines.media.limits import MediaLimits
-from deployments.jobs.errors import BackendLost, ComfyNodeFailed, OutputsLost, WorkflowInvalid
-from deployments.jobs.model import JsonObject
+from deployments.jobs.errors import (
+    BackendLost,
+    BackendUnavailable,
+    ComfyNodeFailed,
+    ComfyOutOfMemory,
+    OutputsLost,
+    UnsupportedMedia,
+    WorkflowInvalid,
+)
+from deployments.jobs.model import JsonObject, Progress, Stage
 from deployments.jobs.ports import EngineItem, EngineTask, OutputFile, RunFacts
 
 MAX_PASSES = 3  # of one attempt: a graph whose cached files are gone is run again
-REMEMBERED = 1000  # jobs of which it is known where they were lost
+REMEMBERED = 1000  # jobs of which it is known what was tried
+SIGN_OF_LIFE_S = 5.0  # between two of them: far below what counts as a stall
 SHOWN_REASON = 300  # characters of what a node says when it fails
+LACKS = frozenset({"missing_node_type", "value_not_in_list"})  # refusals that say something about the backend rather than the graph
+
+# What a node says may show the backend's inside: paths, addresses, credentials in URLs.
+INSIDE = re.compile(r"://|[/\\].*[/\\]|\d+\.\d+\.\d+\.\d+|\[?[0-9a-f]*:[0-9a-f]*:[0-9a-f:]+", re.IGNORECASE)
 
 
 class BridgeEngine:
@@ -35,7 +52,7 @@ class BridgeEngine:
         self._fleet = fleet
         self._config = config
         self._limits = limits
-        self._lost_on: OrderedDict[str, str] = OrderedDict()  # job -> backend of its last attempt
+        self._tried: OrderedDict[str, _Tried] = OrderedDict()  # by job
 
     def references(self, spec: JsonObject) -> Mapping[str, JsonObject]:
         """See the port."""
@@ -45,32 +62,37 @@ class BridgeEngine:
         """See the port.
 
         Raises:
-            WorkflowInvalid: the backend refuses the graph.
+            WorkflowInvalid: every backend that fits refuses the graph.
             ComfyNodeFailed: a node raised.
             BackendLost: the backend forgot the prompt, died, or somebody else stopped it there.
             OutputsLost: the outputs were computed, and were gone in every pass.
+            UnsupportedMedia: outputs that cannot be taken out.
             BackendUnavailable: no backend that fits takes it now.
         """
         spec = StoredSpec.model_validate(task.spec)
-        tags = frozenset(spec.options.backend_tags)
-        brought = {(media.comfy_node, media.input) for media in spec.media.values()}
-        async with self._fleet.place(tags, checkpoint_of(spec.graph), self._lost_on.get(task.job_id)) as backend:
+        tags, tried = frozenset(spec.options.backend_tags), self._tried_of(task.job_id)
+        async with self._fleet.place(tags, checkpoint_of(spec.graph), tried.lost_on, tried.refused_by) as backend:
             try:
-                graph = await self._prepare(backend, spec, task)
-                backend.model = checkpoint_of(graph) or backend.model
-                chosen = {place: _value_at(graph, place) for place in spec.choices_open}
-                yield RunFacts({"backend": backend.spec.name, **({"chosen": chosen} if chosen else {})})
-                async for item in self._passes(backend, spec, graph, task):
+                async for item in self._run_on(backend, spec, task):
                     yield item
             except WorkflowInvalid as error:
-                if not any((problem.comfy_node, problem.input) in brought for problem in error.problems):
-                    raise
-                backend.uploaded.clear()
-                raise BackendLost("the backend no longer has a file that it had just taken: its input folder was replaced") from None
+                self._blame(error, backend, spec, tried)
+                raise
             except BackendLost as error:
-                self._remember(task.job_id, backend.spec.name)
+                tried.lost_on = backend.spec.name
                 backend.distrust(str(error))
                 raise
+
+    async def _run_on(self, backend: Backend, spec: StoredSpec, task: EngineTask) -> AsyncGenerator[EngineItem, None]:
+        preparing = asyncio.create_task(self._prepare(backend, spec, task))
+        async for sign in _signs_of_life(preparing, 0.0, "bringing inputs to the backend"):
+            yield sign
+        graph = preparing.result()
+        backend.model = checkpoint_of(graph) or backend.model
+        chosen = {place: _value_at(graph, place) for place in spec.choices_open}
+        yield RunFacts({"backend": backend.spec.name, **({"chosen": chosen} if chosen else {})})
+        async for item in self._passes(backend, spec, graph, task):
+            yield item
 
     async def _prepare(self, backend: Backend, spec: StoredSpec, task: EngineTask) -> PromptGraph:
         graph: PromptGraph = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in spec.graph.items()}
@@ -89,7 +111,10 @@ class BridgeEngine:
             yield RunFacts({"prompt_id": run.prompt_id})
             async for item in run.follow():
                 yield item
-            files, missing = await self._take_out(backend, spec, graph, task, run)
+            taking = asyncio.create_task(self._take_out(backend, spec, graph, task, run))
+            async for sign in _signs_of_life(taking, 1.0, "taking out the outputs"):
+                yield sign
+            files, missing = taking.result()
             failure = _failure_of(run.entry, graph)
             says_nothing = n > 0 and not run.entry.outputs and not run.socket_nodes  # twice: some graphs have no output at all
             if failure is not None or not missing or says_nothing:
@@ -106,7 +131,9 @@ class BridgeEngine:
         self, backend: Backend, spec: StoredSpec, graph: PromptGraph, task: EngineTask, run: PromptRun
     ) -> tuple[list[OutputFile], set[str]]:
         """Return the output files, and the nodes whose outputs should be there and are not."""
-        taker = OutputTaker(backend.http, task.job_id, task.work_dir, self._limits)
+        if refused := count_refused(run.entry.outputs):
+            raise UnsupportedMedia(f"the backend names {refused} outputs that are not taken: outside of its folders, or too many of them")
+        taker = OutputTaker(backend.http, task.job_id, task.work_dir, self._limits, self._config.max_output_bytes)
         wanted = None if spec.outputs is None else set(spec.outputs)
         places = tuple(p for p in list_outputs(run.entry.outputs, graph) if wanted is None or p.comfy_node in wanted)
         files, gone = await taker.take(places)
@@ -119,11 +146,50 @@ class BridgeEngine:
             missing |= _saving_nodes(graph)  # older servers say nothing of what a cached run gave
         return files, missing
 
-    def _remember(self, job_id: str, backend: str) -> None:
-        self._lost_on[job_id] = backend
-        self._lost_on.move_to_end(job_id)
-        while len(self._lost_on) > REMEMBERED:
-            self._lost_on.popitem(last=False)
+    def _blame(self, error: WorkflowInvalid, backend: Backend, spec: StoredSpec, tried: _Tried) -> None:
+        """Find out whether another attempt may succeed although this backend refuses the graph.
+
+        Raises:
+            BackendLost: it refuses a file that it had just taken.
+            BackendUnavailable: another backend may have what this one lacks.
+        """
+        brought = {(media.comfy_node, media.input) for media in spec.media.values()}
+        if not tried.inputs_lost and any((problem.comfy_node, problem.input) in brought for problem in error.problems):
+            tried.inputs_lost = True
+            backend.uploaded.clear()
+            raise BackendLost("the backend no longer has a file that it had just taken: its input folder was replaced") from None
+        tried.refused_by.add(backend.spec.name)
+        lacks = all(problem.kind in LACKS for problem in error.problems)
+        if error.problems and lacks and self._fleet.others(frozenset(spec.options.backend_tags), tried.refused_by):
+            raise BackendUnavailable("this backend lacks a node or a model of the workflow: another one is asked") from None
+
+    def _tried_of(self, job_id: str) -> _Tried:
+        tried = self._tried.setdefault(job_id, _Tried())
+        self._tried.move_to_end(job_id)
+        while len(self._tried) > REMEMBERED:
+            self._tried.popitem(last=False)
+        return tried
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What earlier attempts of a job have come to know, as far as this replica ran them."""
+
+    lost_on: str | None = None  # backend
+    refused_by: set[str] = field(default_factory=set)  # backends that cannot run its graph
+    inputs_lost: bool = False  # whether a backend has refused a file once: the second time it means it
+
+
+async def _signs_of_life(work: asyncio.Task[Any], fraction: float, message: str) -> AsyncGenerator[Progress, None]:
+    """Yield progress while a transfer takes its time, or the job would be taken for stalled; stop it when nobody waits any more."""
+    began = time.monotonic()
+    try:
+        while not (await asyncio.wait({work}, timeout=SIGN_OF_LIFE_S))[0]:
+            yield Progress(Stage.COMPUTING, fraction, message=f"{message}, {time.monotonic() - began:.0f} s")
+    finally:
+        if not work.done():
+            work.cancel()
+            await asyncio.wait({work})
 
 
 def _saving_nodes(graph: PromptGraph) -> set[str]:
@@ -141,17 +207,18 @@ def _failure_of(entry: HistoryEntry, graph: PromptGraph) -> ComfyNodeFailed | Ba
         node_id = str(error.get("node_id", ""))
         known = node_id if node_id in graph else node_id.partition(".")[0]
         title = title_of(graph, known) if known in graph else ""
-        return ComfyNodeFailed(node_id, str(error.get("node_type", "")), title, _reason(error))
+        out_of_memory = str(error.get("exception_type", "")).endswith("OutOfMemoryError")
+        failed = ComfyOutOfMemory if out_of_memory else ComfyNodeFailed
+        return failed(node_id, str(error.get("node_type", "")), title, _reason(error))
     if entry.message("execution_interrupted") is not None:
         return BackendLost("somebody stopped the prompt at the backend")
     return None if entry.completed else BackendLost("the backend ended the prompt without saying why")
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    """Return what a node said, in one line. Its traceback and its inputs stay here, and so do paths of the backend."""
-    text = " ".join(str(error.get("exception_message") or error.get("exception_type") or "no reason given").split())
-    words = ["…" + word.rsplit("/", 1)[-1] if word.count("/") > 1 and "://" not in word else word for word in text.split(" ")]
-    return " ".join(words)[:SHOWN_REASON]
+    """Return what a node said, in one line, without what shows the backend's inside; its traceback and its inputs stay here."""
+    text = str(error.get("exception_message") or error.get("exception_type") or "no reason given").partition("Traceback")[0]
+    return " ".join("…" if INSIDE.search(word) else word for word in text.split())[:SHOWN_REASON]
 
 
 def _value_at(graph: PromptGraph, place: str) -> Any:  # noqa: ANN401 -- a JSON value

@@ -12,20 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from functools import partial
 
 from deployments.comfyui_bridge.backend import Backend
 from deployments.comfyui_bridge.config import ComfyConfig, offers_of
 from deployments.jobs.errors import BackendUnavailable, Unavailable
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import BackendHold
-from deployments.jobs.ports import BackendHolds
+from deployments.jobs.ports import BackendHolds, Slot
 
 log = get_logger(__name__)
 
+Place = AsyncIterator[Backend]
+Refused = Collection[str]
+
 
 class Fleet:
-    """Implements :class:`deployments.jobs.ports.Slots`."""
+    """Implements :class:`deployments.jobs.ports.Slots`, a slot for each prompt that may be sent."""
 
     def __init__(self, registry: BackendHolds, owner: str, config: ComfyConfig, lease_s: float) -> None:
         """Prepare; ``start`` begins to drive.
@@ -41,7 +46,8 @@ class Fleet:
         self._config = config
         self._lease_s = lease_s
         self._backends: dict[str, Backend] = {}
-        self._taken = 0
+        self._taken: Counter[str] = Counter()  # slots by backend
+        self._live: set[str] = set()  # prompts that this replica follows, on whatever backend
         self._renewed = time.monotonic()
         self._held = True  # whether the hold is believed to stand
         self._changed = asyncio.Event()
@@ -78,58 +84,66 @@ class Fleet:
 
     @property
     def size(self) -> int:
-        """See the port."""
+        """How many prompts may be sent at once, now."""
         return sum(backend.spec.in_flight for backend in self._usable())
 
-    async def take(self) -> frozenset[str]:
-        """See the port."""
-        while self._taken >= self.size:
-            await self._wait_for_change(None)
-        self._taken += 1
-        return frozenset[str]().union(*(offers_of(backend.spec.tags) for backend in self._usable()))
+    async def take(self) -> Slot:
+        """See :class:`deployments.jobs.ports.Slots`.
 
-    def give_back(self) -> None:
-        """See the port."""
-        self._taken -= 1
+        A slot is room at one backend and offers what that one has: if each offered the tags of all, jobs for a backend that is full
+        would be taken by slots of the others, over and over.
+        """
+        while True:
+            free = [backend for backend in self._usable() if self._taken[backend.spec.name] < backend.spec.in_flight]
+            if free:
+                name = min(free, key=lambda backend: self._taken[backend.spec.name] / backend.spec.weight).spec.name
+                self._taken[name] += 1
+                return Slot(offers_of(self._backends[name].spec.tags), partial(self._give_back, name))
+            await self._wait_for_change(None)
+
+    def _give_back(self, name: str) -> None:
+        self._taken[name] -= 1
         self._tell()
 
     # Places.
 
     @contextlib.asynccontextmanager
-    async def place(self, tags: frozenset[str], model: str | None, avoid: str | None) -> AsyncIterator[Backend]:
-        """Have room for one prompt on a backend that fits.
+    async def place(self, tags: frozenset[str], model: str | None = None, avoid: str | None = None, refused: Refused = ()) -> Place:
+        """Have room for one prompt on a backend that fits, which need not be the one whose slot the job was claimed with.
 
         Args:
             tags: all of which the backend must have.
             model: checkpoint of the graph: a backend that has it loaded counts as less busy by one prompt.
             avoid: name of the backend that an earlier attempt was lost on; taken only when there is no other.
+            refused: names of backends that cannot run this graph.
 
         Raises:
             BackendUnavailable: none within ``ComfyConfig.choose_s``.
         """
-        backend = await self._choose(tags, model, avoid)
+        backend = await self._choose(tags, model, avoid, refused)
         backend.used += 1
         backend.chosen_at = time.monotonic()
         try:
             yield backend
         finally:
             backend.used -= 1
-            backend.model = model or backend.model
             self._tell()
 
-    async def _choose(self, tags: frozenset[str], model: str | None, avoid: str | None) -> Backend:
+    def others(self, tags: frozenset[str], refused: Refused) -> bool:
+        """Whether there is a backend with these tags that has not refused, be it free or not."""
+        return any(tags <= set(backend.spec.tags) and name not in refused for name, backend in self._backends.items())
+
+    async def _choose(self, tags: frozenset[str], model: str | None, avoid: str | None, refused: Refused) -> Backend:
         deadline = time.monotonic() + self._config.choose_s
         while True:
-            fitting = [backend for backend in self._usable() if tags <= set(backend.spec.tags)]
+            fitting = [b for b in self._usable() if tags <= set(b.spec.tags) and b.spec.name not in refused]
             free = [backend for backend in fitting if backend.has_room]
             others = [backend for backend in free if backend.spec.name != avoid]
-            # The avoided one is taken at once when it is the only one there is, not when the others are busy for the moment.
-            if others or (free and len(fitting) == len(free)):
-                return min(others or free, key=lambda backend: _load(backend, model))
             remaining = deadline - time.monotonic()
+            # The avoided one is taken at once when it is the only one there is, and after a while when the others stay busy.
+            if others or (free and (len(fitting) == len(free) or remaining <= 0)):
+                return min(others or free, key=lambda backend: _load(backend, model, tags))
             if remaining <= 0:
-                if free:
-                    return min(free, key=lambda backend: _load(backend, model))
                 raise BackendUnavailable("no ComfyUI backend that fits takes a job now")
             await self._wait_for_change(remaining)
 
@@ -176,12 +190,17 @@ class Fleet:
             if hold is None or hold.spec.url != backend.spec.url:
                 self._let_go(name)
         for name, hold in holds.items():
-            backend = self._backends.get(name) or self._take_over(hold)
-            backend.spec = hold.spec
-            backend.draining, backend.surrendering = hold.draining, hold.surrender
+            held = self._backends.get(name) or self._take_over(hold)
+            if held is not None:
+                held.spec = hold.spec
+                held.draining, held.surrendering = hold.draining, hold.surrender
 
-    def _take_over(self, hold: BackendHold) -> Backend:
-        backend = Backend(hold.spec, self._config, self._on_change)
+    def _take_over(self, hold: BackendHold) -> Backend | None:
+        try:
+            backend = Backend(hold.spec, self._config, self._on_change, self._live)
+        except Exception:  # one that cannot even be tried must not cost the others
+            log.exception("backend cannot be driven", extra=fields(action="backend_broken", backend=hold.spec.name))
+            return None
         self._backends[hold.spec.name] = backend
         backend.start()
         log.info("backend taken", extra=fields(action="backend_taken", backend=hold.spec.name))
@@ -211,9 +230,10 @@ class Fleet:
                 await self._changed.wait()
 
 
-def _load(backend: Backend, model: str | None) -> tuple[float, int, float]:
+def _load(backend: Backend, model: str | None, tags: frozenset[str]) -> tuple[float, int, float]:
+    """Order backends: the least busy, then the one whose tags are missed least by others, then the one that waits longest."""
     loaded = model is not None and backend.model == model
-    return ((backend.used - loaded) / backend.spec.weight, backend.used, backend.chosen_at)
+    return ((backend.used - loaded) / backend.spec.weight, len(set(backend.spec.tags) - tags), backend.chosen_at)
 
 
 async def _close_when_idle(backend: Backend) -> None:

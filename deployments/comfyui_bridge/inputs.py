@@ -49,8 +49,8 @@ async def send_input(backend: Backend, media: LocalMedia, kind: str, place: str,
     name = f"{media.sha256}.{EXTENSIONS.get(media.media_type, 'bin')}"
     if name not in backend.uploaded:
         await asyncio.to_thread(_check, media, kind, place, limits)
-        backend.uploaded.add(await backend.http.upload(media.path, name, media.media_type))
-    return name
+        backend.uploaded[name] = await backend.http.upload(media.path, name, media.media_type)
+    return backend.uploaded[name]
 
 
 def _check(media: LocalMedia, kind: str, place: str, limits: MediaLimits) -> None:

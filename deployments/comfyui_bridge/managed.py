@@ -142,7 +142,9 @@ class ManagedServer:
                     )
                 with contextlib.suppress(BackendLost):
                     await http.queue()
-                    return
+                    if process.returncode is None:  # else somebody else has taken the port
+                        return
+                    continue
                 if time.monotonic() > deadline:
                     raise EngineFailed(f"the managed ComfyUI does not answer after {self._config.start_timeout_s:g} s")
                 await asyncio.sleep(POLL_S)

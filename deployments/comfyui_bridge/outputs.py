@@ -34,12 +34,22 @@ WITH_TRAITS = ("image/", "video/", "audio/")
 class OutputTaker:
     """Brings the outputs of one job into its work folder, each under a name that no other job has."""
 
-    def __init__(self, http: ComfyHttp, job_id: str, folder: Path, limits: MediaLimits) -> None:
+    def __init__(self, http: ComfyHttp, job_id: str, folder: Path, limits: MediaLimits, max_bytes: int) -> None:
+        """Take outputs of one job.
+
+        Args:
+            http: of the backend.
+            job_id: begins the files' names.
+            folder: where they go.
+            limits: of what is looked into for its size and length.
+            max_bytes: of all outputs together.
+        """
         self._http = http
         self._job_id = job_id
         self._folder = folder
         self._limits = limits
         self._names: set[str] = set()
+        self._room_bytes = max_bytes
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def take(self, places: tuple[OutputPlace, ...]) -> tuple[list[OutputFile], list[OutputPlace]]:
@@ -50,9 +60,16 @@ class OutputTaker:
 
         Raises:
             BackendLost: it does not answer.
+            MediaTooLarge: the outputs of the job are longer together than is taken.
         """
         paths = [self._path(place.comfy_node, place.index, place.filename or "text.txt") for place in places]
-        results = await asyncio.gather(*(self._one(place, path) for place, path in zip(places, paths, strict=True)))
+        tasks: list[asyncio.Task[OutputFile | None]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(self._one(place, path)) for place, path in zip(places, paths, strict=True)]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the others were stopped for it
+        results = [task.result() for task in tasks]
         gone = [place for place, result in zip(places, results, strict=True) if result is None]
         return [result for result in results if result is not None], gone
 
@@ -80,7 +97,7 @@ class OutputTaker:
             else:
                 try:
                     where = {"filename": place.filename, "subfolder": place.subfolder, "type": place.type}
-                    await self._http.download(where, path)
+                    self._room_bytes -= await self._http.download(where, path, self._room_bytes)
                 except OutputsLost:
                     return None
         return await asyncio.to_thread(self._describe, path, place.comfy_node, temporary=place.type == "temp")

@@ -40,7 +40,8 @@ class PromptRun:
         self._allow_node_errors = allow_node_errors
         self._sent = False
         self._entry: HistoryEntry | None = None
-        self._watch = PromptWatch(self.prompt_id, graph, backend.socket.generation)
+        # What is sent while the socket still connects is heard by nobody.
+        self._watch = PromptWatch(self.prompt_id, graph, backend.socket.generation if backend.socket.connected else -1)
         self._pause_s = EAGER_S
         self._unreachable_since: float | None = None
 
@@ -57,8 +58,8 @@ class PromptRun:
 
     @property
     def heard_all(self) -> bool:
-        """Whether every picture that was sent over the WebSocket alone has arrived."""
-        return self._backend.hears(self._watch)
+        """Whether every picture that was sent over the WebSocket alone has arrived: the socket was read to the prompt's end."""
+        return self._backend.hears(self._watch) and self._watch.over and not self._watch.overflowed
 
     async def follow(self) -> AsyncGenerator[Progress | PreviewPicture, None]:
         """Send it and yield what happens until it has ended. Closing the generator stops the prompt on the server, and no other.
@@ -81,16 +82,13 @@ class PromptRun:
 
     async def _submit(self) -> None:
         extra = {"preview_method": "auto" if self._previews else "none"}
-        self._sent = True  # whatever the answer: it may have arrived
+        self._sent = True  # whatever becomes of the answer: it may run, and lack outputs that the answer would have named
         try:
             accepted = await self._backend.http.submit(self._graph, self.prompt_id, self._backend.socket.client_id, extra)
         except PromptRefused as refused:
             self._sent = False
             problems = problems_of_answer(refused.body, self._graph)
             raise WorkflowInvalid("ComfyUI refuses the workflow: see the nodes", problems) from None
-        except BackendLost:
-            self._watch.suspect()
-            return
         if accepted.node_errors and not self._allow_node_errors:
             problems = problems_of_answer({"node_errors": accepted.node_errors}, self._graph)
             raise WorkflowInvalid("ComfyUI would leave out an output of the workflow: see the nodes", problems)
@@ -129,6 +127,7 @@ class PromptRun:
         return heard
 
     async def _has_ended(self) -> bool:
+        hints = self._watch.hints
         try:
             ended = await self._look()
         except _Forgotten:
@@ -142,8 +141,9 @@ class PromptRun:
             return False
         self._unreachable_since = None
         # A hint is followed for a while, with longer and longer pauses: it may have come early, or have been about another prompt.
-        self._pause_s = min(self._pause_s * 2, self._config.poll_s)
-        self._watch.hint = self._watch.hint and self._pause_s < self._config.poll_s
+        fresh = self._watch.hints != hints
+        self._pause_s = EAGER_S if fresh else min(self._pause_s * 2, self._config.poll_s)
+        self._watch.hint = fresh or (self._watch.hint and self._pause_s < self._config.poll_s)
         return ended
 
     async def _look(self) -> bool:
@@ -161,11 +161,11 @@ class PromptRun:
         return True
 
     async def _hear_the_rest(self) -> None:
-        """Wait for pictures that are on their way: the history may be there before the socket was read to the end."""
+        """Wait for pictures that are on their way: the history may be there long before a stalled socket was read to the end."""
         watch = self._watch
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.settle_s):
-                while watch.socket_nodes and self.heard_all and not watch.over:
+            async with asyncio.timeout(self._config.watchdog_s):
+                while watch.socket_nodes and self._backend.hears(watch) and not watch.over:
                     watch.news.clear()
                     await watch.news.wait()
 

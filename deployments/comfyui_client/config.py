@@ -12,7 +12,10 @@ class ClientConfig(BaseModel):
 
     connect_timeout_s: float = Field(10.0, gt=0, description="TCP connection to a ComfyUI server")
     request_timeout_s: float = Field(30.0, gt=0, description="silence of a ComfyUI server in one request; its event loop stalls under load")
-    max_output_bytes: int = Field(4 * 2**30, gt=0, description="largest output that is taken from a ComfyUI server")
+    max_answer_bytes: int = Field(
+        64 * 2**20, gt=0, description="longest answer of a ComfyUI server that is no output; object_info has 2 MB"
+    )
+    max_message_bytes: int = Field(256 * 2**20, gt=0, description="longest message of its WebSocket: a picture of SaveImageWebsocket")
     ping_s: float = Field(
         20.0, gt=0, description="heartbeat of the WebSocket: the server sends none, and a half-open connection looks well"
     )

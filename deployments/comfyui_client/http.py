@@ -7,7 +7,8 @@ about itself (argv, tracebacks) stays here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any
 import httpx
 
 from deployments.comfyui_client.config import ClientConfig
-from deployments.jobs.errors import BackendLost, OutputsLost
+from deployments.jobs.errors import BackendLost, MediaTooLarge, OutputsLost
 from deployments.jobs.model import JsonObject
 
 FAKE = "atelier-fake"  # what the fake server calls its environment
 CHUNK_BYTES = 256 * 1024
+LONG_BYTES = 2**20  # of JSON: parsing as much takes ten milliseconds
 
 
 class PromptRefused(Exception):
@@ -93,7 +95,9 @@ class ComfyHttp:
         self._name = name
         self._config = config
         timeout = httpx.Timeout(config.request_timeout_s, connect=config.connect_timeout_s)
-        self._client = httpx.AsyncClient(base_url=url.rstrip("/"), timeout=timeout, trust_env=False, follow_redirects=False)
+        self._client = httpx.AsyncClient(
+            base_url=url.rstrip("/"), timeout=timeout, trust_env=False, follow_redirects=False, headers={"Accept-Encoding": "identity"}
+        )
         self._has_jobs_api: bool | None = None  # since about v0.26; asked once
 
     async def close(self) -> None:
@@ -107,32 +111,36 @@ class ComfyHttp:
             PromptRefused: the graph is not valid.
         """
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
-        response = await self._send("POST", "/prompt", json=body)
-        if response.status_code == HTTPStatus.BAD_REQUEST:
-            raise PromptRefused(_object(response))
-        answer = self._checked(response)
+        sent = await self._send("POST", "/prompt", json=body)
+        if sent.status == HTTPStatus.BAD_REQUEST:
+            raise PromptRefused(await _parsed(sent.body) or {})
+        answer = await self._checked(sent)
         node_errors = answer.get("node_errors")
         number = answer.get("number")
         return Accepted(number if isinstance(number, int | float) else 0, node_errors if isinstance(node_errors, dict) else {})
 
     async def queue(self) -> ServerQueue:
         """Read the queue."""
-        answer = self._checked(await self._send("GET", "/queue"))
-        return ServerQueue(_prompts(answer.get("queue_running")), _prompts(answer.get("queue_pending")))
+        answer = await self._read("/queue")
+        if not ("queue_running" in answer and "queue_pending" in answer):
+            raise self._foreign()  # taken for an empty queue, it would make prompts look lost
+        return ServerQueue(_prompts(answer["queue_running"]), _prompts(answer["queue_pending"]))
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
         """Read how a prompt ended; None while it waits or runs, and when the server knows nothing of it."""
-        answer = self._checked(await self._send("GET", f"/history/{prompt_id}"))
+        answer = await self._read(f"/history/{prompt_id}")
         entry = answer.get(prompt_id)
         return _entry(entry) if isinstance(entry, dict) else None
 
     async def cancel(self, prompt_id: str) -> None:
         """Stop exactly this prompt, waiting or running; no error when it has ended or was never there."""
         if self._has_jobs_api is not False:
-            response = await self._send("POST", f"/api/jobs/{prompt_id}/cancel")
-            self._has_jobs_api = response.status_code == HTTPStatus.OK
-            if self._has_jobs_api:
+            answer = await self._send("POST", f"/api/jobs/{prompt_id}/cancel")
+            if answer.status == HTTPStatus.OK:
+                self._has_jobs_api = True
                 return
+            if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+                self._has_jobs_api = False
         # A prompt may begin between the two, so both are sent, whatever the queue said: each names the one prompt and touches no other.
         await self._send("POST", "/queue", json={"delete": [prompt_id]})
         if any(prompt.prompt_id == prompt_id for prompt in (await self.queue()).running):
@@ -140,11 +148,11 @@ class ComfyHttp:
 
     async def object_info(self) -> JsonObject:
         """Read what nodes there are: a megabyte or more."""
-        return self._checked(await self._send("GET", "/object_info"))
+        return await self._read("/object_info")
 
     async def info(self) -> ServerInfo:
         """Read the server's version."""
-        answer = self._checked(await self._send("GET", "/system_stats"))
+        answer = await self._read("/system_stats")
         system = answer.get("system")
         system = system if isinstance(system, dict) else {}
         version = system.get("comfyui_version")
@@ -154,39 +162,45 @@ class ComfyHttp:
         """Put a file into the server's input folder and return the name that nodes load it by.
 
         Overwriting makes it repeatable: without it, other bytes under the name would become ``name (1)``.
+
+        Raises:
+            MediaTooLarge: longer than the server takes.
         """
-        data = await asyncio.to_thread(path.read_bytes)
-        response = await self._send(
-            "POST", "/upload/image", files={"image": (name, data, media_type)}, data={"overwrite": "true", "type": "input"}
-        )
-        answer = self._checked(response)
+        with path.open("rb") as file:
+            form = {"overwrite": "true", "type": "input"}
+            sent = await self._send("POST", "/upload/image", limited=False, files={"image": (name, file, media_type)}, data=form)
+        if sent.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise MediaTooLarge(f"backend {self._name} takes no input as long as this one: send less, or raise its --max-upload-size")
+        answer = await self._checked(sent)
         stored, subfolder = answer.get("name"), answer.get("subfolder")
         if not isinstance(stored, str):
             raise BackendLost(f"backend {self._name} took an input and did not say under which name")
-        return f"{subfolder}/{stored}" if subfolder else stored
+        return f"{subfolder}/{stored}" if isinstance(subfolder, str) and subfolder else stored
 
-    async def download(self, place: Mapping[str, str], path: Path) -> int:
+    async def download(self, place: Mapping[str, str], path: Path, max_bytes: int) -> int:
         """Stream an output into a file and return its length.
 
         Args:
             place: filename, subfolder and type as the history names them.
             path: written; not there when this raises.
+            max_bytes: longest file that is taken.
 
         Raises:
-            OutputsLost: the server has no such file any more, or it is larger than ``ClientConfig.max_output_bytes``.
+            OutputsLost: the server has no such file any more.
+            MediaTooLarge: it is longer than ``max_bytes``.
         """
         size = 0
         try:
             async with self._client.stream("GET", "/view", params=dict(place)) as response:
                 if response.status_code == HTTPStatus.NOT_FOUND:
                     raise OutputsLost(f"backend {self._name} no longer has the file of an output")
-                self._check_status(response)
+                self._check_status(response.status_code)
                 with path.open("wb") as file:
-                    async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                    async for chunk in self._raw(response):
                         size += len(chunk)
-                        if size > self._config.max_output_bytes:
-                            raise OutputsLost(f"an output is longer than {self._config.max_output_bytes} bytes")
-                        file.write(chunk)
+                        if size > max_bytes:
+                            raise MediaTooLarge("the outputs of the job are longer than is taken: ATELIER_COMFYUI__MAX_OUTPUT_BYTES")
+                        await asyncio.to_thread(file.write, chunk)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             path.unlink(missing_ok=True)
             raise self._lost(error) from None
@@ -199,30 +213,60 @@ class ComfyHttp:
         """Have the server drop its cache of node results, so that every node runs again. Models stay loaded."""
         await self._send("POST", "/free", json={"unload_models": False, "free_memory": True})
 
-    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 -- httpx's own request options
+    async def _read(self, path: str) -> JsonObject:
+        return await self._checked(await self._send("GET", path))
+
+    async def _send(self, method: str, path: str, *, limited: bool = True, **options: Any) -> _Answer:  # noqa: ANN401 -- httpx's own options
+        """Send a request and read the answer, bounded in length and, when ``limited``, in time as a whole: httpx bounds each read only."""
         try:
-            return await self._client.request(method, path, **options)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with asyncio.timeout(2 * self._config.request_timeout_s if limited else None):
+                async with self._client.stream(method, path, **options) as response:
+                    body = bytearray()
+                    async for chunk in self._raw(response):
+                        body += chunk
+                        if len(body) > self._config.max_answer_bytes:
+                            raise self._foreign()
+                    return _Answer(response.status_code, bytes(body))
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise self._lost(error) from None
+
+    def _raw(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """Return the bytes as sent: decompressing what nobody asked to be compressed could fill the memory."""
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise self._foreign()
+        return response.aiter_raw(CHUNK_BYTES)
 
     def _lost(self, error: Exception) -> BackendLost:
         return BackendLost(f"backend {self._name} does not answer ({type(error).__name__})")
 
-    def _check_status(self, response: httpx.Response) -> None:
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
-            raise BackendLost(f"backend {self._name} answered {response.status_code}")
+    def _foreign(self) -> BackendLost:
+        return BackendLost(f"backend {self._name} does not answer as a ComfyUI server does: look at what stands before it")
 
-    def _checked(self, response: httpx.Response) -> JsonObject:
-        self._check_status(response)
-        return _object(response)
+    def _check_status(self, status: int) -> None:
+        if status != HTTPStatus.OK:  # a redirect too: what a gateway says is neither an answer nor an output
+            raise BackendLost(f"backend {self._name} answered {status}")
+
+    async def _checked(self, answer: _Answer) -> JsonObject:
+        self._check_status(answer.status)
+        found = await _parsed(answer.body)
+        if found is None:
+            raise self._foreign()
+        return found
 
 
-def _object(response: httpx.Response) -> JsonObject:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+
+
+async def _parsed(body: bytes) -> JsonObject | None:
+    """Return the JSON object of an answer; None when it is none. Long ones are read beside the loop."""
     try:
-        answer = response.json()
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
+        found = json.loads(body) if len(body) < LONG_BYTES else await asyncio.to_thread(json.loads, body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _prompts(items: object) -> tuple[QueuedPrompt, ...]:

@@ -61,7 +61,7 @@ def parse_text(text: str, *, whole: bool = False) -> Message | None:
         return None
     try:
         raw = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
         return None
@@ -85,7 +85,7 @@ def parse_binary(data: bytes) -> Picture | None:
 def _with_metadata(data: bytes, length: int) -> Picture | None:
     try:
         metadata: Any = json.loads(data[8 : 8 + length])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(metadata, dict):
         return None

@@ -84,6 +84,8 @@ class EventSocket:
                     await self._listen(socket)
             except (OSError, TimeoutError, WebSocketException) as error:
                 log.debug("socket lost", extra=fields(action="comfyui_socket_lost", backend=self._name, reason=type(error).__name__))
+            except Exception:  # without this task the backend would never be heard again
+                log.exception("socket broke", extra=fields(action="comfyui_socket_broke", backend=self._name))
             finally:
                 self._set_connected(connected=False)
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))  # noqa: S311 -- jitter
@@ -91,9 +93,9 @@ class EventSocket:
 
     def _connection(self) -> connect:
         # Frames may be larger than any client's default limit, and compression would cost more than a local network does.
-        return connect(
+        return _ConnectHere(
             f"{self._base}/ws?clientId={self.client_id}",
-            max_size=None,
+            max_size=self._config.max_message_bytes,
             compression=None,
             ping_interval=self._config.ping_s,
             ping_timeout=self._config.ping_s,
@@ -106,16 +108,30 @@ class EventSocket:
         await socket.send(FEATURE_FLAGS)  # the first message, or previews would not say whose they are
         self._set_connected(connected=True)
         async for raw in socket:
-            if isinstance(raw, str):
-                message = parse_text(raw)
-                if message is not None:
-                    self._listener.on_message(message)
-            else:
-                picture = parse_binary(raw)
-                if picture is not None:
-                    self._listener.on_picture(picture)
+            try:
+                self._hand_over(raw)
+            except Exception:  # one odd message must not end the task that connects again: nobody would hear of the server any more
+                log.exception("message broke", extra=fields(action="comfyui_message_broke", backend=self._name))
+
+    def _hand_over(self, raw: str | bytes) -> None:
+        if isinstance(raw, str):
+            message = parse_text(raw)
+            if message is not None:
+                self._listener.on_message(message)
+        else:
+            picture = parse_binary(raw)
+            if picture is not None:
+                self._listener.on_picture(picture)
 
     def _set_connected(self, *, connected: bool) -> None:
         if self.connected != connected:
             self.connected = connected
             self._listener.on_connection(connected=connected)
+
+
+class _ConnectHere(connect):
+    """Follows no redirect: it could lead to any address inside."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Give the redirect up as the error that it is."""
+        return exc

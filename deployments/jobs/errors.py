@@ -34,6 +34,7 @@
     │   └── OutputsLost               outputs_lost             computed, but gone before they could be taken out
     ├── EngineFailed                  engine_failed            a fault of ours while computing
     ├── ComfyNodeFailed               comfy_node_failed        a node of the workflow raised
+    │   └── ComfyOutOfMemory          comfy_out_of_memory      for want of memory, which another backend or moment may have
     ├── JobTimedOut                   job_timed_out
     ├── JobStalled                    job_stalled
     └── WorkerLost                    worker_lost              a lease ran out: its worker died or was cut off
@@ -352,6 +353,13 @@ class ComfyNodeFailed(ServiceError):
 
     def __str__(self) -> str:
         return f"node {self.comfy_node} ({self.title or self.class_type}) failed: {self.reason}"
+
+
+class ComfyOutOfMemory(ComfyNodeFailed):
+    """A node raised for want of memory."""
+
+    code = "comfy_out_of_memory"
+    retryable = True
 
 
 class JobTimedOut(ServiceError):

@@ -7,7 +7,7 @@ arguments without harm, because a call to an actor that restarted is sent again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -424,18 +424,19 @@ class AsyncEngine(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one job."""
+
+    capabilities: frozenset[str]  # what a job may require of it
+    give_back: Callable[[], None]  # called once
+
+
 class Slots(Protocol):
     """Room for jobs in a replica. It may change while the replica runs, as the backends do that it drives."""
 
-    @property
-    def size(self) -> int:
-        """How many jobs may compute at once, now."""
-
-    async def take(self) -> frozenset[str]:
-        """Wait for a free slot, take it, and return what a job may require of it."""
-
-    def give_back(self) -> None:
-        """Free a slot that was taken."""
+    async def take(self) -> Slot:
+        """Wait for a free slot and take it."""
 
 
 class WorkFolder(Protocol):

@@ -10,6 +10,7 @@ from deployments.jobs.errors import Unavailable
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import Job, Preview
 from deployments.jobs.ports import PreviewPicture, Previews
+from deployments.jobs.preview_board import PREVIEW_BYTES
 
 log = get_logger(__name__)
 
@@ -29,6 +30,8 @@ class PreviewSender:
 
     def offer(self, picture: PreviewPicture) -> None:
         """Take a picture; one that has not left yet is dropped for it."""
+        if len(picture.data) > PREVIEW_BYTES:
+            return  # no preview: the store would drop it, after the whole way
         self._newest = picture
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._send())

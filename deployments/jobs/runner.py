@@ -63,7 +63,7 @@ class _Attempt:
     timings: dict[str, float] = field(default_factory=dict)
     files: list[OutputFile] = field(default_factory=list)  # finished so far
     facts: JsonObject = field(default_factory=dict)
-    salvaged: list[Artifact] = field(default_factory=list)  # of an attempt that failed for good
+    stored: list[Artifact] = field(default_factory=list)  # in the object store; what is not published in the end is removed
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def advance(self, progress: Progress) -> None:
@@ -131,10 +131,10 @@ class JobRunner:
                 beat.cancel()
                 await asyncio.wait({beat})
 
-    async def _conclude(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+    async def _conclude(self, attempt: _Attempt, work: asyncio.Task[None]) -> None:
         job = attempt.job
         try:
-            outputs = await asyncio.shield(work)
+            await asyncio.shield(work)
         except asyncio.CancelledError:
             await self._stopped(attempt, work)
         except BackendUnavailable as error:
@@ -148,9 +148,9 @@ class JobRunner:
             message = f"the engine broke on this input ({type(error).__name__}); the log of job {job.id} has the details"
             await self._fail(attempt, JobError(EngineFailed.code, message, EngineFailed.retryable))
         else:
-            await self._finish(attempt, outputs)
+            await self._finish(attempt)
 
-    async def _stopped(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+    async def _stopped(self, attempt: _Attempt, work: asyncio.Task[None]) -> None:
         """End an attempt that was told to stop: by the store (the beat cancelled the work) or by a draining replica."""
         draining = not work.cancelled()
         self._stop(attempt, work)
@@ -160,11 +160,12 @@ class JobRunner:
             await self._until_answered(lambda: self._store.acknowledge_cancel(job.id, job.attempt))
         elif attempt.verdict is Verdict.OK:
             await self._until_answered(lambda: self._store.release(job.id, job.attempt))
+        await self._remove(attempt.stored)
         log.info("attempt stopped", extra=fields(action="attempt_stopped", verdict=attempt.verdict, draining=draining))
         if draining:
             raise asyncio.CancelledError
 
-    async def _work(self, attempt: _Attempt, computed: Callable[[], None]) -> list[Artifact]:
+    async def _work(self, attempt: _Attempt, computed: Callable[[], None]) -> None:
         work_dir = Path(tempfile.mkdtemp(prefix=f"{attempt.job.id}-", dir=self._work_folder.path))
         try:
             with attempt.stage(Stage.FETCHING, 0.0):
@@ -173,7 +174,7 @@ class JobRunner:
                 await self._compute(attempt, inputs, work_dir)
             computed()
             with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
-                return await self._upload(attempt)
+                await self._upload(attempt)
         except ServiceError as error:
             if not error.retryable:
                 computed()
@@ -218,18 +219,16 @@ class JobRunner:
         finally:
             await previews.close()
 
-    async def _upload(self, attempt: _Attempt) -> list[Artifact]:
-        artifacts: list[Artifact] = []
-        for file in attempt.files:
-            artifacts.append(await self._upload_one(attempt.job, file))
-            attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(artifacts) / len(attempt.files)))
-        return artifacts
+    async def _upload(self, attempt: _Attempt) -> None:
+        for file in attempt.files[len(attempt.stored) :]:
+            attempt.stored.append(await self._upload_one(attempt.job, file))
+            attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(attempt.stored) / len(attempt.files)))
 
     async def _salvage(self, attempt: _Attempt) -> None:
         """Store what was made before a failure that no other attempt will mend."""
         try:
             with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
-                attempt.salvaged = await self._upload(attempt)
+                await self._upload(attempt)
         except ServiceError as error:  # the failure itself is what the client must hear of
             log.warning("partial outputs lost", extra=fields(action="salvage_failed", reason=str(error)))
 
@@ -251,8 +250,8 @@ class JobRunner:
             temporary=file.temporary,
         )
 
-    async def _finish(self, attempt: _Attempt, outputs: Sequence[Artifact]) -> None:
-        job = attempt.job
+    async def _finish(self, attempt: _Attempt) -> None:
+        job, outputs = attempt.job, tuple(attempt.stored)
         verdict = await self._until_answered(lambda: self._store.finish(job.id, job.attempt, outputs, attempt.timings, attempt.facts))
         log.info("attempt finished", extra=fields(action="attempt_finished", verdict=verdict, outputs=len(outputs)))
         if verdict is Verdict.OK:
@@ -262,10 +261,11 @@ class JobRunner:
             await self._until_answered(lambda: self._store.acknowledge_cancel(job.id, job.attempt))
 
     async def _fail(self, attempt: _Attempt, error: JobError) -> None:
-        job, outputs = attempt.job, tuple(attempt.salvaged)
+        # What an attempt that may be repeated had stored before its upload failed is of no use: the next one makes its own.
+        job, outputs = attempt.job, () if error.retryable else tuple(attempt.stored)
         verdict = await self._until_answered(lambda: self._store.fail(job.id, job.attempt, error, attempt.timings, outputs, attempt.facts))
-        if verdict is not Verdict.OK:
-            await self._remove(outputs)
+        if verdict is not Verdict.OK or not outputs:
+            await self._remove(attempt.stored)
 
     async def _remove(self, outputs: Sequence[Artifact]) -> None:
         for artifact in outputs:
@@ -281,7 +281,7 @@ class JobRunner:
                 log.warning("store is away", extra=fields(action="store_away", reason=str(error)))
                 await asyncio.sleep(self._config.store_retry_s)
 
-    async def _beat(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+    async def _beat(self, attempt: _Attempt, work: asyncio.Task[None]) -> None:
         """Renew the lease and report progress; stop the work when the store says so."""
         while attempt.verdict is Verdict.OK:
             with contextlib.suppress(TimeoutError):
@@ -297,7 +297,7 @@ class JobRunner:
             await asyncio.sleep(self._config.progress_s)
         self._stop(attempt, work)
 
-    def _stop(self, attempt: _Attempt, work: asyncio.Task[list[Artifact]]) -> None:
+    def _stop(self, attempt: _Attempt, work: asyncio.Task[None]) -> None:
         """Cancel the work once: a second cancel would break the wait for the step that its thread is in."""
         if work.done() or work.cancelling():
             return

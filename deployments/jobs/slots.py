@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+from deployments.jobs.ports import Slot
+
 
 class FixedSlots:
     """Implements :class:`deployments.jobs.ports.Slots` with a number that never changes."""
 
     def __init__(self, size: int, capabilities: frozenset[str]) -> None:
-        self.size = size
         self._free = asyncio.Semaphore(size)
         self._capabilities = capabilities
 
-    async def take(self) -> frozenset[str]:
+    async def take(self) -> Slot:
         """See the port."""
         await self._free.acquire()
-        return self._capabilities
-
-    def give_back(self) -> None:
-        """See the port."""
-        self._free.release()
+        return Slot(self._capabilities, self._free.release)

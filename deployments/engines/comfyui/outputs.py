@@ -62,6 +62,21 @@ def list_outputs(outputs: JsonObject, graph: PromptGraph) -> tuple[OutputPlace, 
     return tuple(islice((place for node_id in order for place in _of_node(node_id, outputs[node_id])), MAX_OUTPUTS))
 
 
+def count_refused(outputs: JsonObject) -> int:
+    """Count the files that :func:`list_outputs` leaves out: those whose path leads out of the backend's folders, and those over the limit.
+
+    A job that lacks one must not end as if it had all.
+    """
+    entries = [
+        entry
+        for raw in outputs.values()
+        for listed in (raw.values() if isinstance(raw, dict) else ())
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, dict) and "filename" in entry
+    ]
+    return sum(_file("", entry) is None for entry in entries) + max(0, len(entries) - MAX_OUTPUTS)
+
+
 def output_kind(filename: str) -> OutputKind:
     """Tell what a file is by its extension."""
     return KIND_BY_EXTENSION.get(_extension(filename), "file")
@@ -150,11 +165,13 @@ def _model(graph: PromptGraph, node_id: str) -> str | None:
 
 def _of_node(node_id: str, raw: object) -> Iterator[OutputPlace]:
     seen: set[OutputPlace] = set()
+    n = 0
     for key, listed in sorted(raw.items()) if isinstance(raw, dict) else []:
         for entry in listed if isinstance(listed, list) else []:
             place = _text(node_id, entry) if key == "text" and isinstance(entry, str) else _file(node_id, entry)
-            if place is not None and place not in seen:  # some nodes name a file under two keys
-                yield replace(place, index=len(seen))
+            if place is not None and (place.text is not None or place not in seen):  # some nodes name a file under two keys
+                yield replace(place, index=n)
+                n += 1
                 seen.add(place)
 
 

@@ -106,7 +106,7 @@ def _parameter(graph: PromptGraph, place: Place, value: Any, info: ObjectInfo | 
             "minimum": described.minimum,
             "maximum": described.maximum,
             "step": described.step,
-            "choices": described.choices,
+            "choices": None if described.media else described.choices,  # whose files lie on a server is nobody's business
             "multiline": described.multiline,
         }
     return Parameter(

@@ -1,14 +1,12 @@
-"""Workflows on the command line: what is sent for which words, where results go, and how refusals read."""
+"""Workflows on the command line: what is sent, where results go, and how refusals read."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 
 import httpx
 import pytest
-from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
 from serve_app import cli, client
@@ -16,13 +14,8 @@ from serve_app import cli, client
 JOB_ID = "5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"
 GRAPH = {"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
 SCHEMA = {
-    "prompt": {"type": "string", "x-type": "string"},
     "width": {"type": "integer", "x-type": "integer"},
     "seed": {"type": "integer", "x-type": "seed"},
-    "cfg": {"type": "number", "x-type": "number"},
-    "tiled": {"type": "boolean", "x-type": "boolean"},
-    "method": {"enum": ["area", 4, True], "x-type": "choice"},
-    "checkpoint": {"type": "string", "x-type": "choice"},
     "image": {"anyOf": [], "x-type": "image"},
 }
 WORKFLOWS = {
@@ -109,45 +102,6 @@ def run_workflow(*arguments):
     return run("submit", "workflow", *arguments)
 
 
-@pytest.mark.parametrize(
-    ("word", "value"),
-    [
-        ("prompt=12", "12"),
-        ("prompt=a=b [c]", "a=b [c]"),
-        ("prompt=", ""),
-        ("width=512", 512),
-        ("width=wide", "wide"),
-        ("seed=18446744073709551615", 18446744073709551615),
-        ("cfg=7.5", 7.5),
-        ("cfg=1e999", "1e999"),
-        ("cfg=NaN", "NaN"),
-        ("cfg=[1]", "[1]"),
-        ("tiled=true", True),
-        ("tiled=yes", "yes"),
-        ("method=area", "area"),
-        ("method=4", 4),
-        ("method=true", True),
-        ("method=other", "other"),
-        ("checkpoint=5", "5"),
-        ("image=me.png", {"file_id": "upload-1"}),
-        ("image=on-the-server.png", "on-the-server.png"),
-        ("image=https://example.com/a.png", "https://example.com/a.png"),
-        ('image={"url": "https://example.com/a"}', {"url": "https://example.com/a"}),
-        ("undeclared=12", "12"),
-        ("undeclared=me.png", "me.png"),
-        ("undeclared=@me.png", {"file_id": "upload-1"}),
-        ("undeclared=@https://example.com/a.png", {"url": "https://example.com/a.png"}),
-        ("undeclared={1", "{1"),
-        (f"undeclared={'[' * 100_000}", "[" * 100_000),
-    ],
-)
-def test_words_become_what_the_schema_of_the_input_says(serve, word, value):
-    server = serve()
-    done = run_workflow("known", "--input", word)
-    assert (done.exit_code, list(server.request["inputs"].values())) == (0, [value])
-    assert len(server.uploads) == (value == {"file_id": "upload-1"})
-
-
 def test_everything_that_is_asked_for_is_sent(serve):
     server = serve(job("queued"))
     done = run_workflow(
@@ -178,17 +132,10 @@ def test_everything_that_is_asked_for_is_sent(serve):
     }
 
 
-@pytest.mark.parametrize("name", ["graph.json", "graph.PNG"])
-def test_a_workflow_of_a_file_is_sent_along(serve, folder, name):
+def test_a_workflow_of_a_file_is_sent_along(serve, folder):
     server = serve()
-    data = json.dumps(GRAPH).encode()
-    if name == "graph.PNG":
-        carried, picture = PngImagePlugin.PngInfo(), io.BytesIO()
-        carried.add_text("prompt", json.dumps(GRAPH))
-        Image.new("RGB", (1, 1)).save(picture, "png", pnginfo=carried)
-        data = picture.getvalue()
-    (folder / name).write_bytes(data)
-    assert run_workflow(name, "--input", "image=me.png").exit_code == 0
+    (folder / "graph.json").write_text(json.dumps(GRAPH))
+    assert run_workflow("graph.json", "--input", "image=me.png").exit_code == 0
     assert (server.request["workflow"], server.request["inputs"]) == (GRAPH, {"image": "me.png"})
 
 
@@ -256,6 +203,7 @@ def test_a_refusal_names_each_node_and_what_it_takes(serve):
         (("known", "--input", "seed=1", "--input", "seed=2"), 2, "seed is given twice"),
         (("known", "--input", "prompt=\udcff"), 1, "the arguments hold what is not UTF-8"),
         (("known", "--set", "1.image=@no.png"), 1, "no.png is no file here, no URL and no file id"),
+        (("known", "--input", "image=mee.png"), 1, "mee.png: there is no such file here"),
     ],
 )
 def test_wrong_arguments_send_nothing_and_are_named(serve, folder, arguments, status, message):

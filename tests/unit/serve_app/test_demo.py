@@ -19,10 +19,11 @@ from deployments.engines.media.probe import MediaInfo
 from deployments.jobs.errors import NoFaceDetected
 from serve_app import demo, service_process
 from serve_app.client import Client
-from serve_app.demo import Demo, DemoFailed, Measured, Swap
+from serve_app.demo import Demo, Measured, Swap
 from serve_app.identity import IdentityMeter, Likeness, likeness
 from serve_app.service_process import ServiceFailed, ServiceProcess
 from serve_app.settings import HOME, Settings
+from serve_app.workflow_demo import DemoFailed
 
 PICTURE = MediaInfo("picture", "image/png", 4, 2)
 CLIP = MediaInfo("video", "video/mp4", 4, 2, frames=50, has_audio=True)

@@ -15,19 +15,23 @@ from serve_app import doctor
 
 
 class SomebodyElse(BaseHTTPRequestHandler):
-    """Answers 200 and a page to everything."""
+    """Answers 200 and the same to everything."""
+
+    body: bytes
 
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"<html>")
+        self.wfile.write(self.body)
 
     def log_message(self, *args):
         pass
 
 
-@pytest.fixture
-def somebody_else():
+@pytest.fixture(params=[b"<html>", b"{}"], ids=["page", "json"])
+def somebody_else(request):
+    """The address of another server."""
+    SomebodyElse.body = request.param
     with ThreadingHTTPServer(("127.0.0.1", 0), SomebodyElse) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -58,7 +62,7 @@ def test_each_server_is_asked_and_those_that_do_not_answer_are_named(somebody_el
         False,
         f"backend gpu1 does not answer (ConnectError): start ComfyUI on http://127.0.0.1:{port}, or correct COMFYUI_URL",
     )
-    assert (other.ok, "tells no version" in other.text) == (False, True)
+    assert (other.ok, "does not answer as a ComfyUI server does" in other.text) == (False, True)
 
 
 @pytest.mark.parametrize("is_there", [True, False])

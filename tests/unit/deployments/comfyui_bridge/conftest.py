@@ -47,8 +47,7 @@ def build_bridge():
         fleet = Fleet(registry, "replica-1", config, lease_s=15)
         fleet.start()
         try:
-            await fleet.take()  # there is a healthy backend
-            fleet.give_back()
+            (await fleet.take()).give_back()  # there is a healthy backend
             yield SimpleNamespace(engine=BridgeEngine(fleet, config, MediaLimits()), fleet=fleet)
         finally:
             await fleet.close()

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 
+from deployments.comfyui_bridge.engine import _failure_of
+from deployments.comfyui_client.http import HistoryEntry
 from deployments.fake_comfyui.config import Hazards
-from deployments.jobs.errors import BackendLost, BackendUnavailable, ComfyNodeFailed, OutputsLost, WorkflowInvalid
+from deployments.jobs.errors import (
+    BackendLost,
+    BackendUnavailable,
+    ComfyNodeFailed,
+    ComfyOutOfMemory,
+    OutputsLost,
+    UnsupportedMedia,
+    WorkflowInvalid,
+)
 from tests.workflows import Registry, collect, empty_image, pixel, text_to_image
 
 
@@ -107,14 +118,14 @@ async def test_a_result_is_never_anothers_although_the_backend_lost_its_folder_m
         taken = bridge.fleet._backends["fake0"].http.download
         swapped = []
 
-        async def late(place, path):
+        async def late(place, path, max_bytes):
             if not swapped:  # between the end of the prompt and the download, the server comes back empty and runs a stranger's prompt
                 swapped.append(place)
                 for file in fake.files.folder("output").iterdir():
                     file.unlink()
                 await fake.restart()
                 await collect(bridge.engine, task(empty_image(color=9), job_id="stranger"))
-            return await taken(place, path)
+            return await taken(place, path, max_bytes)
 
         bridge.fleet._backends["fake0"].http.download = late
         found = await collect(bridge.engine, task(empty_image(color=3)))
@@ -229,6 +240,67 @@ async def test_a_waiting_prompt_is_cancelled_before_it_begins(fake, build_bridge
         assert not (await backend.http.queue()).pending
         assert len((await running).files) == 1
     assert len(fake.executed) == 1
+
+
+async def test_a_job_is_cancelled_although_the_server_takes_its_prompt_only_later(fake, build_bridge, task, monkeypatch):
+    hang = empty_image() | {"3": {"class_type": "FakeHang", "inputs": {"image": ["1", 0]}}}
+    hang["2"] = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "h"}}
+    async with build_bridge(Registry(fake)) as bridge:
+        backend = bridge.fleet._backends["fake0"]
+        submit, begun, late = backend.http.submit, asyncio.Event(), []
+
+        async def stalled(*arguments):
+            begun.set()
+            late.append(arguments)  # the request is on its way, and the server reads it when it gets to it
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(backend.http, "submit", stalled)
+        job = asyncio.create_task(collect(bridge.engine, task(hang)))
+        await begun.wait()
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        await submit(*late[0])
+        async with asyncio.timeout(5):
+            while (queue := await backend.http.queue()).running or queue.pending:
+                await asyncio.sleep(0.02)
+
+
+async def test_outputs_that_cannot_be_taken_are_no_success(fake, build_bridge, task, monkeypatch):
+    async with build_bridge(Registry(fake)) as bridge:
+        http = bridge.fleet._backends["fake0"].http
+        real = http.history
+
+        async def odd(prompt_id):
+            entry = await real(prompt_id)
+            return entry and replace(entry, outputs={"2": {"images": [{"filename": "a.png", "subfolder": "/etc", "type": "output"}]}})
+
+        monkeypatch.setattr(http, "history", odd)
+        with pytest.raises(UnsupportedMedia, match="1 outputs"):
+            await collect(bridge.engine, task(empty_image()))
+
+
+async def test_what_one_backend_lacks_another_is_asked_for(run_fake, build_bridge, task):
+    async with run_fake(checkpoints=("a",)) as one, run_fake(checkpoints=("b",)) as two, build_bridge(Registry(one, two)) as bridge:
+        bridge.fleet._backends["fake1"].used = 1  # so that the one without the model comes first
+        with pytest.raises(BackendUnavailable, match="lacks"):
+            await collect(bridge.engine, task(text_to_image(ckpt="b")))
+        found = await collect(bridge.engine, task(text_to_image(ckpt="b"), attempt=2))
+        assert found.facts["backend"] == "fake1"
+        for _ in range(2):
+            with pytest.raises((BackendUnavailable, WorkflowInvalid)) as caught:
+                await collect(bridge.engine, task(text_to_image(ckpt="c"), job_id="hopeless"))
+        assert caught.type is WorkflowInvalid  # nobody has it
+
+
+def test_what_a_node_says_shows_nothing_of_the_inside():
+    said = (
+        "cannot open /srv/a/b.bin at 10.0.0.5, http://user:pw@inner/x or C:\\Users\\bob\\y: no such file\nTraceback (most recent call last)"
+    )
+    error = {"node_id": "3", "node_type": "X", "exception_message": said, "exception_type": "torch.OutOfMemoryError"}
+    failure = _failure_of(HistoryEntry({}, False, (("execution_error", error),)), {"3": {"class_type": "X", "inputs": {}}})
+    assert isinstance(failure, ComfyOutOfMemory)
+    assert failure.reason == "cannot open … at … … or … no such file"
 
 
 async def test_no_backend_with_the_tags_hands_the_job_back(fake, build_bridge, task):

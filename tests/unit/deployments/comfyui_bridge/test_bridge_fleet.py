@@ -25,18 +25,27 @@ async def until(condition, timeout_s=5.0):
 async def test_there_are_as_many_slots_as_prompts_may_be_sent(run_fake, build_bridge):
     async with run_fake() as one, run_fake() as two, build_bridge(Registry(one, two)) as bridge:
         await until(lambda: bridge.fleet.size == 4)
-        for _ in range(4):
-            await bridge.fleet.take()
+        slots = [await bridge.fleet.take() for _ in range(4)]
         fifth = asyncio.create_task(bridge.fleet.take())
         await asyncio.sleep(0.1)
         assert not fifth.done()
-        bridge.fleet.give_back()
+        slots[0].give_back()
         await asyncio.wait_for(fifth, 2)
+
+
+async def test_a_slot_offers_the_tags_of_the_backend_that_has_room(run_fake, build_bridge):
+    async with run_fake() as one, run_fake() as two, build_bridge(Registry(one, two, tags=[("gpu",), ()])) as bridge:
+        await until(lambda: bridge.fleet.size == 4)
+        slots = [await bridge.fleet.take() for _ in range(4)]
+        assert sorted(len(slot.capabilities) for slot in slots) == [0, 0, 1, 1]
+        free = next(slot for slot in slots if not slot.capabilities)
+        free.give_back()  # the tagged one is full: what is taken next must not be a job for it
+        assert (await bridge.fleet.take()).capabilities == frozenset()
 
 
 async def test_a_slot_offers_every_combination_of_the_tags(fake, build_bridge):
     async with build_bridge(Registry(fake, tags=[("b", "a")])) as bridge:
-        assert await bridge.fleet.take() == {"tags:a", "tags:b", "tags:a+b"}
+        assert (await bridge.fleet.take()).capabilities == {"tags:a", "tags:b", "tags:a+b"}
 
 
 async def test_jobs_spread_and_a_loaded_checkpoint_draws_them(run_fake, build_bridge):

@@ -7,6 +7,7 @@ import pytest
 from deployments.engines.comfyui.outputs import (
     OutputPlace,
     checkpoint_of,
+    count_refused,
     fresh_prefix,
     list_outputs,
     needed_nodes,
@@ -39,6 +40,7 @@ def test_list_outputs_reads_every_key_and_classifies_by_extension():
         OutputPlace("10", 3, "g.gif", "", "temp", "image"),
         OutputPlace("57:3", 0, "v_00001_.mp4", "video", "output", "video"),
         OutputPlace("57:3", 1, "", "", "output", "text", "hello"),
+        OutputPlace("57:3", 2, "", "", "output", "text", "hello"),
         OutputPlace("unknown", 0, "l.latent", "", "output", "latent"),
     )
 
@@ -59,6 +61,13 @@ def test_list_outputs_is_the_same_in_any_order_of_the_answer():
 )  # fmt: skip
 def test_hostile_outputs_are_left_out(entry):
     assert list_outputs({"5": {"images": [entry, file("good.png")]}}, GRAPH) == (OutputPlace("5", 0, "good.png", "", "output", "image"),)
+
+
+def test_files_that_are_left_out_are_counted():
+    outputs = {"5": {"images": [file("/etc/passwd"), file("good.png"), "text", {"x": 1}], "gifs": [file("a.gif", "secret")]}}
+    assert count_refused(outputs) == 2
+    assert count_refused({"5": {"images": [file(f"{n}.png") for n in range(1003)]}}) == 3
+    assert count_refused({"5": {"images": [file("a.png")], "text": ["a", "a"]}, "6": None}) == 0
 
 
 @pytest.mark.parametrize(
