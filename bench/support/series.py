@@ -53,6 +53,27 @@ async def measure_load(call: Callable[[], Awaitable[None]], *, concurrency: int,
     return Series(tuple(durations), time.perf_counter() - began)
 
 
+async def measure_calls(call: Callable[[], Awaitable[None]], *, count: int, concurrency: int) -> Series:
+    """Call ``count`` times, with never more than ``concurrency`` calls open.
+
+    A call's duration is from its own beginning, not from when it began to wait for its turn.
+    """
+    durations: list[float] = []
+    todo = iter(range(count))
+    began = time.perf_counter()
+
+    async def caller() -> None:
+        for _ in todo:
+            start = time.perf_counter()
+            await call()
+            durations.append(time.perf_counter() - start)
+
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(concurrency):
+            callers.create_task(caller())
+    return Series(tuple(durations), time.perf_counter() - began)
+
+
 def merge(turns: Sequence[Series]) -> Series:
     """Put the calls of several turns together."""
     return Series(tuple(d for turn in turns for d in turn.durations_s), sum(turn.elapsed_s for turn in turns))
@@ -61,7 +82,7 @@ def merge(turns: Sequence[Series]) -> Series:
 def show_load(name: str, turns: Sequence[Series]) -> None:
     """Print one line of calls under load: the median rate of the turns and its range, percentiles over all calls."""
     rates = [turn.rate for turn in turns]
-    print(f"{name:40} {np.median(rates):7.0f}/s ({min(rates):.0f}-{max(rates):.0f})  {_percentiles(turns)}")
+    print(f"{name:40} {np.median(rates):7.1f}/s ({min(rates):.1f}-{max(rates):.1f})  {_percentiles(turns)}")
 
 
 def show_durations(name: str, turns: Sequence[Series]) -> None:
@@ -72,6 +93,11 @@ def show_durations(name: str, turns: Sequence[Series]) -> None:
 def show_ratio(name: str, ratios: Sequence[float]) -> None:
     """Print the median of the ratios of neighbouring turns, and their range."""
     print(f"{name:40} {np.median(ratios):7.2f}   ({min(ratios):.2f}-{max(ratios):.2f} in {len(ratios)} turns)")
+
+
+def show_added_ms(name: str, added_ms: Sequence[float]) -> None:
+    """Print the median of what neighbouring turns differ by, and its range."""
+    print(f"{name:40} {np.median(added_ms):7.1f} ms ({min(added_ms):.1f} to {max(added_ms):.1f} in {len(added_ms)} turns)")
 
 
 def _percentiles(turns: Sequence[Series]) -> str:

@@ -287,10 +287,9 @@ async def test_what_one_backend_lacks_another_is_asked_for(run_fake, build_bridg
             await collect(bridge.engine, task(text_to_image(ckpt="b")))
         found = await collect(bridge.engine, task(text_to_image(ckpt="b"), attempt=2))
         assert found.facts["backend"] == "fake1"
-        for _ in range(2):
-            with pytest.raises((BackendUnavailable, WorkflowInvalid)) as caught:
+        for error in (BackendUnavailable, WorkflowInvalid):  # nobody has it, as is known once both were asked
+            with pytest.raises(error):
                 await collect(bridge.engine, task(text_to_image(ckpt="c"), job_id="hopeless"))
-        assert caught.type is WorkflowInvalid  # nobody has it
 
 
 def test_what_a_node_says_shows_nothing_of_the_inside():
