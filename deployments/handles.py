@@ -331,6 +331,11 @@ class UploaderHandle:
         stored: StoredObject = await self._call("complete", token, parts, sha256)
         return stored
 
+    async def put(self, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
+        """See the port."""
+        stored: StoredObject = await self._call("put", key, media_type, data, sha256)
+        return stored
+
     async def abort(self, token: UploadToken) -> None:
         """See the port."""
         await self._call("abort", token)

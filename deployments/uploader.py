@@ -44,6 +44,10 @@ class Uploader:
         """See the port."""
         return await self._store.complete(token, parts, sha256)
 
+    async def put(self, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
+        """See the port."""
+        return await self._store.put(key, media_type, data, sha256)
+
     async def abort(self, token: UploadToken) -> None:
         """See the port."""
         await self._store.abort(token)

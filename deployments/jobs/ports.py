@@ -332,6 +332,13 @@ class Uploader(Protocol):
             UploadFailed: a part is missing or the hash disagrees.
         """
 
+    async def put(self, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
+        """Store an object of at most ``PART_BYTES`` in one call: it appears whole or not at all. Sent again, it is stored again.
+
+        Raises:
+            UploadFailed: the store did not take it or the hash disagrees.
+        """
+
     async def abort(self, token: UploadToken) -> None:
         """Drop an upload and its parts."""
 

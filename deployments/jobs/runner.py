@@ -58,6 +58,7 @@ class _Attempt:
     """What is known about the attempt under way."""
 
     job: Job
+    work_dir: Path
     progress: Progress = field(default_factory=lambda: Progress(Stage.FETCHING, 0.0))
     verdict: Verdict = Verdict.OK
     timings: dict[str, float] = field(default_factory=dict)
@@ -121,7 +122,7 @@ class JobRunner:
 
         Cancelling this coroutine hands the job back to the queue.
         """
-        attempt = _Attempt(job)
+        attempt = _Attempt(job, Path(tempfile.mkdtemp(prefix=f"{job.id}-", dir=self._work_folder.path)))
         with bound(job_id=job.id, attempt=job.attempt):
             work = asyncio.create_task(self._work(attempt, computed))
             beat = asyncio.create_task(self._beat(attempt, work))
@@ -130,6 +131,7 @@ class JobRunner:
             finally:
                 beat.cancel()
                 await asyncio.wait({beat})
+                await asyncio.to_thread(shutil.rmtree, attempt.work_dir, ignore_errors=True)  # after the ending: nobody waits for it
 
     async def _conclude(self, attempt: _Attempt, work: asyncio.Task[None]) -> None:
         job = attempt.job
@@ -166,12 +168,11 @@ class JobRunner:
             raise asyncio.CancelledError
 
     async def _work(self, attempt: _Attempt, computed: Callable[[], None]) -> None:
-        work_dir = Path(tempfile.mkdtemp(prefix=f"{attempt.job.id}-", dir=self._work_folder.path))
         try:
             with attempt.stage(Stage.FETCHING, 0.0):
-                inputs = await self._fetch(attempt.job, work_dir / "inputs")
+                inputs = await self._fetch(attempt.job, attempt.work_dir / "inputs")
             with attempt.stage(Stage.COMPUTING, COMPUTE_FROM):
-                await self._compute(attempt, inputs, work_dir)
+                await self._compute(attempt, inputs)
             computed()
             with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
                 await self._upload(attempt)
@@ -183,7 +184,6 @@ class JobRunner:
         finally:
             for stage, seconds in attempt.timings.items():
                 self._metrics.observe("stage_s", seconds, pool=attempt.job.pool, stage=stage)
-            await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
 
     async def _fetch(self, job: Job, directory: Path) -> dict[str, LocalMedia]:
         directory.mkdir()
@@ -200,9 +200,9 @@ class JobRunner:
                 task.cancel()  # of one that failed, the others
             await asyncio.wait(fetching.values())
 
-    async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia], work_dir: Path) -> None:
+    async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia]) -> None:
         job = attempt.job
-        task = EngineTask(job.spec, inputs, work_dir, job.id, job.attempt, job.tenant)
+        task = EngineTask(job.spec, inputs, attempt.work_dir, job.id, job.attempt, job.tenant)
         previews = PreviewSender(self._previews, job)
         try:
             async with contextlib.aclosing(self._engine.run(task)) as items:

@@ -63,6 +63,12 @@ class LocalStore:
         with _reported("completed"):
             return await asyncio.to_thread(self._complete, token, parts, sha256)
 
+    async def put(self, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
+        """See the port."""
+        del media_type  # a file has none
+        with _reported("stored"):
+            return await asyncio.to_thread(self._put, key, data, sha256)
+
     async def abort(self, token: UploadToken) -> None:
         """See the port."""
         await asyncio.to_thread(shutil.rmtree, self._upload_folder(token), ignore_errors=True)
@@ -147,6 +153,21 @@ class LocalStore:
         shutil.rmtree(folder, ignore_errors=True)
         return StoredObject(token.key, uri_of(PROVIDER, token.key), size_bytes, sha256)
 
+    def _put(self, key: str, data: bytes, sha256: str) -> StoredObject:
+        target = self._path(key)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UploadFailed("the bytes do not have the announced sha256: upload again")
+        _make_folder(self._uploads, self._root)
+        whole = self._uploads / f"whole-{uuid.uuid4().hex}"
+        try:
+            with whole.open("xb") as file:
+                file.write(data)
+                _flush(file.fileno())
+            _publish(whole, target, self._root)
+        finally:
+            whole.unlink(missing_ok=True)
+        return StoredObject(key, uri_of(PROVIDER, key), len(data), sha256)
+
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the first folder that still holds something ends the climb
@@ -156,9 +177,12 @@ class LocalStore:
                 folder.rmdir()
 
     def _sweep(self, before: float) -> int:
-        stale = [folder for folder in self._uploads.glob("*") if folder.stat().st_mtime < before]
-        for folder in stale:
-            shutil.rmtree(folder, ignore_errors=True)
+        stale = [path for path in self._uploads.glob("*") if path.stat().st_mtime < before]
+        for path in stale:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)  # of a put that was killed
         return len(stale)
 
 
@@ -198,14 +222,15 @@ def _join(parts: list[Path], whole: Path) -> tuple[int, str]:
 
 def _publish(whole: Path, target: Path, root: Path) -> None:
     for last_try in (False, False, True):
-        _make_folder(target.parent, root)
+        is_new = not target.parent.is_dir()
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             whole.replace(target)
         except FileNotFoundError:  # a delete beside us took the folder while it was empty
             if last_try or not whole.exists():
                 raise
         else:
-            _flush_folder(target.parent)
+            _flush_up(target.parent, root if is_new else target.parent)
             return
 
 
@@ -222,13 +247,20 @@ def _write_durably(path: Path, data: bytes) -> None:
 
 
 def _make_folder(folder: Path, root: Path) -> None:
-    """Make a folder below ``root`` so that it survives a power cut: each new entry is flushed in its parent."""
-    if folder.is_dir():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for parent in folder.parents:
-        _flush_folder(parent)
-        if parent == root:
+    """Make a folder below ``root`` so that it survives a power cut."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _flush_up(folder.parent, root)
+
+
+def _flush_up(folder: Path, root: Path) -> None:
+    """Flush a folder and those above it up to ``root``: each new entry is in its parent's hands.
+
+    The first flush takes the file system's whole journal along; those after it find little to do.
+    """
+    for each in (folder, *folder.parents):
+        _flush_folder(each)
+        if each == root:
             return
 
 

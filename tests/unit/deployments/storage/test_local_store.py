@@ -174,7 +174,8 @@ async def test_read_streams_in_chunks(store):
     assert sum(sizes) == PART_BYTES + 4
 
 
-async def test_nothing_is_published_before_it_is_on_disk(store, root, monkeypatch):
+@pytest.mark.parametrize("whole", [False, True], ids=["parts", "whole"])
+async def test_nothing_is_published_before_it_is_on_disk(store, root, monkeypatch, whole):
     flushed = []
     monkeypatch.setattr(local_module, "_flush", lambda descriptor: flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink())))
 
@@ -182,13 +183,33 @@ async def test_nothing_is_published_before_it_is_on_disk(store, root, monkeypatc
 
     def replace_spy(path, target):
         assert any(name == str(path) for name in flushed), f"{path} renamed before it was flushed"
+        flushed.append(f"renamed to {target}")
         return rename(path, target)
 
     monkeypatch.setattr("pathlib.Path.replace", replace_spy)
-    await put(store)
-    assert flushed[-1] == str(root / "objects/artifacts/default/job-1/1")
-    for folder in (root, root / "objects", root / "objects/artifacts", root / "uploads"):
-        assert str(folder) in flushed  # new entries survive a power cut only with their folder
+    if whole:
+        await store.put(KEY, "image/png", b"one", sha256(b"one"))
+    else:
+        await put(store)
+    after = flushed[flushed.index(f"renamed to {root / 'objects' / KEY}") :]
+    for folder in (root / "objects/artifacts/default/job-1/1", root / "objects/artifacts", root / "objects", root):
+        assert str(folder) in after  # new entries survive a power cut only with their folder
+
+
+async def test_put_stores_in_one_call_and_again(store, root):
+    for _ in range(2):
+        stored = await store.put(KEY, "image/png", b"one", sha256(b"one"))
+        assert (stored.key, stored.size_bytes, stored.sha256) == (KEY, 3, sha256(b"one"))
+        assert await content(store) == b"one"
+    with pytest.raises(UploadFailed, match="sha256"):
+        await store.put(KEY, "image/png", b"two", sha256(b"one"))
+    assert await content(store) == b"one"
+    assert list((root / "uploads").iterdir()) == []
+
+
+async def test_put_never_leaves_the_folder(store):
+    with pytest.raises(InvalidInput):
+        await store.put("../escape", "image/png", b"one", sha256(b"one"))
 
 
 async def test_check_gives_every_machine_the_same_identity(store, root):
@@ -212,7 +233,10 @@ async def test_check_reports_a_folder_that_cannot_be_written(tmp_path):
 async def test_sweep_drops_only_uploads_that_nobody_touches(store, root):
     old, new = [await store.begin(KEY, "image/png") for _ in range(2)]
     os.utime(root / "uploads" / old.upload_id, (0, 0))
-    assert await store.sweep(3600) == 1
+    killed = root / "uploads" / "whole-of-a-put"
+    killed.write_bytes(b"half")
+    os.utime(killed, (0, 0))
+    assert await store.sweep(3600) == 2
     assert [path.name for path in (root / "uploads").iterdir()] == [new.upload_id]
 
 

@@ -57,12 +57,18 @@ class FakeUploader:
         assert hashlib.sha256(data).hexdigest() == sha256
         return StoredObject(token.key, f"fake://{token.key}", len(data), sha256)
 
+    async def put(self, key, media_type, data, sha256):
+        self._fail("put")
+        assert hashlib.sha256(data).hexdigest() == sha256
+        self.parts[0] = data
+        return StoredObject(key, f"fake://{key}", len(data), sha256)
+
     async def abort(self, token):
         self.aborted += 1
         self._fail("abort")
 
     async def delete(self, key):
-        pass
+        self.parts.clear()
 
 
 async def chunks(sizes):
