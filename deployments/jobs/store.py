@@ -17,6 +17,7 @@ from deployments.jobs import queries, transitions
 from deployments.jobs.backend_desk import BackendDesk
 from deployments.jobs.backend_leases import BackendWatch
 from deployments.jobs.board import Board
+from deployments.jobs.claim_turns import ClaimTurns
 from deployments.jobs.config import StoreConfig
 from deployments.jobs.database import Database, Transaction
 from deployments.jobs.errors import (
@@ -76,6 +77,7 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
         self._decisions: dict[str, deque[ScalingDecision]] = defaultdict(lambda: deque(maxlen=DECISIONS_KEPT))
         self._withdrawn: deque[str] = deque(maxlen=WITHDRAWN_KEPT)
         self._backend_watch = BackendWatch(config.lease_s)
+        self._turns = ClaimTurns()
         self._swept_at = self._clock.monotonic()
         self._janitor: asyncio.Task[None] | None = None
 
@@ -182,11 +184,19 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
         """See :meth:`deployments.jobs.ports.JobStore.claim`."""
         self._board.pools.add(claim.pool)
         deadline = self._clock.monotonic() + claim.wait_s
-        while claim.owner not in self._withdrawn:
-            arrival = self._board.arrival(claim.pool)
-            job, due = await self._db.write(lambda tx: self._take(tx, claim))
-            if job is not None:
-                return job
+        turn, is_first = self._turns.of(claim), True
+        while True:
+            async with turn.lock:
+                arrival = self._board.arrival(claim.pool)
+                if claim.owner in self._withdrawn:  # after the arrival was taken, or the wake-up of a withdrawal could be missed
+                    break
+                # The first look is made in any case: it finds what an earlier call with this claim_id was given.
+                if is_first or not turn.is_empty(arrival, self._clock.time()):
+                    job, due = await self._db.write(lambda tx: self._take(tx, claim))
+                    if job is not None:
+                        return job
+                    turn.found_nothing(arrival, due)
+                is_first, due = False, turn.due
             remaining = deadline - self._clock.monotonic()
             if remaining <= 0:
                 break

@@ -154,6 +154,47 @@ async def test_many_waiting_claims_get_one_job_each(store, new_job, claim):
     assert sorted(job.id for job in taken) == sorted(job.id for job, _ in made)
 
 
+async def test_an_arrival_costs_one_look_and_not_one_for_each_open_claim(store, new_job, claim, monkeypatch):
+    looks = []
+    take = store._take
+    monkeypatch.setattr(store, "_take", lambda tx, offered: (looks.append(offered.claim_id), take(tx, offered))[1])
+    waiting = [asyncio.create_task(store.claim(claim(wait_s=10))) for _ in range(20)]
+    while len(looks) < 20:  # each has looked once by itself
+        await asyncio.sleep(0.01)
+    job, _ = await store.create(new_job())
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result().id for task in done] == [job.id]
+    await store.create(new_job(requires="other"))  # fits none of them: one looks, and the others take its word
+    await store.create(new_job(pool="elsewhere"))
+    while len(looks) < 20 + 2:
+        await asyncio.sleep(0.01)
+    assert len(looks) <= 20 + 4
+    await store.withdraw("replica-1")
+    assert set(await asyncio.gather(*(task for task in waiting if task not in done))) == {None}
+
+
+async def test_claims_that_offer_more_are_not_told_that_there_is_nothing(store, new_job, claim):
+    plain = asyncio.create_task(store.claim(claim(wait_s=10)))
+    tagged = asyncio.create_task(store.claim(claim(wait_s=10, capabilities=frozenset({"tags:a"}))))
+    await asyncio.sleep(0)
+    job, _ = await store.create(new_job(requires="tags:a"))
+    assert (await tagged).id == job.id
+    other, _ = await store.create(new_job())
+    assert (await plain).id == other.id
+
+
+async def test_a_job_that_becomes_due_is_found_by_a_waiting_claim(store, new_job, claim, clock):
+    await store.create(new_job(not_before=clock.now + 0.2))
+    waiting = [asyncio.create_task(store.claim(claim(wait_s=5))) for _ in range(3)]
+    while not all(turn.due for turn in store._turns._turns.values()) or not store._turns._turns:
+        await asyncio.sleep(0.01)
+    clock.advance(0.3)
+    done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1
+    for task in pending:
+        task.cancel()
+
+
 async def test_withdraw_ends_the_open_claims_of_an_owner(store, new_job, claim):
     waiting = asyncio.create_task(store.claim(claim(owner="leaving", wait_s=600)))
     await asyncio.sleep(0)
