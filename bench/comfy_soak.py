@@ -34,9 +34,8 @@ import httpx
 from PIL import Image
 
 from bench.support.local_ray import data_folder
+from bench.support.service import running_service
 from deployments.fake_comfyui.child import FakeChild
-from serve_app.client import Client
-from serve_app.service_process import ServiceProcess
 
 NAMESPACE = uuid.UUID("5f0b0c52-4a6c-4c55-9a53-0f1d8e6d7a10")  # of the jobs' ids; drawn once at random
 BACKENDS = 3
@@ -89,7 +88,7 @@ def main() -> None:
 
 async def run_soak(folder: Path, jobs: int, seed: int) -> Tally:
     """Start everything, and soak it."""
-    with backends(seed) as fakes, service(folder, fakes) as url:
+    with backends(seed) as fakes, running_service(folder, settings(fakes)) as url:
         return await soak(url, fakes, partial(kill_replica, folder / "data"), jobs, seed, {})
 
 
@@ -114,6 +113,12 @@ async def soak(url: str, fakes: list[FakeChild], kill: Callable[[], int], jobs: 
     return tally
 
 
+def settings(fakes: list[FakeChild]) -> dict[str, str]:
+    """Return the application's settings: these backends, and a killed replica's jobs wait a few seconds only."""
+    servers = ",".join(f"{fake.url}#name=fake{n}" for n, fake in enumerate(fakes))
+    return {"COMFYUI_URL": servers, "ATELIER_STORE__LEASE_S": "6", "ATELIER_RUNNER__HEARTBEAT_S": "1.5"}
+
+
 @contextlib.contextmanager
 def backends(seed: int, host: str = "127.0.0.1") -> Iterator[list[FakeChild]]:
     """Run the fake backends; every second one is old and has no /api/jobs."""
@@ -126,30 +131,6 @@ def backends(seed: int, host: str = "127.0.0.1") -> Iterator[list[FakeChild]]:
         for fake in fakes:
             stack.enter_context(fake)
         yield fakes
-
-
-@contextlib.contextmanager
-def service(folder: Path, fakes: list[FakeChild]) -> Iterator[str]:
-    """Run the application on this machine, with its data in ``folder``."""
-    os.environ.update(
-        {
-            "ATELIER_DATA_DIR": str(folder / "data"),
-            "COMFYUI_URL": ",".join(f"{fake.url}#name=fake{n}" for n, fake in enumerate(fakes)),
-            "ATELIER_STORE__LEASE_S": "6",  # a killed replica's jobs wait so long
-            "ATELIER_RUNNER__HEARTBEAT_S": "1.5",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "LOG_LEVEL": "WARNING",
-        }
-    )
-    port = int(os.environ.get("PORT", "8019"))
-    process = ServiceProcess("127.0.0.1", port, folder / "serve.log")
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with Client(url) as client:
-            process.wait_until_ready(client, lambda _: None)
-        yield url
-    finally:
-        process.stop()
 
 
 async def submit_and_check(url: str, jobs: int, seed: int, options: dict[str, Any], tally: Tally) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,13 +24,7 @@ def running_service(folder: Path, environment: Mapping[str, str]) -> Iterator[st
     """
     port = free_port()
     ours = {"ATELIER_DATA_DIR": str(folder / "data"), "RAY_USAGE_STATS_ENABLED": "0", "LOG_LEVEL": "WARNING", **environment}
-    before = dict(os.environ)
-    os.environ.update(ours)  # which the child inherits
-    try:
-        process = ServiceProcess("127.0.0.1", port, folder / "serve.log")
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    process = ServiceProcess("127.0.0.1", port, folder / "serve.log", ours)
     url = f"http://127.0.0.1:{port}"
     try:
         with Client(url) as client:

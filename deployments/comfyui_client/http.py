@@ -22,6 +22,8 @@ from deployments.jobs.model import JsonObject
 
 FAKE = "atelier-fake"  # what the fake server calls its environment
 CHUNK_BYTES = 256 * 1024
+# AttributeError is what anyio says of a connection that is reset in the moment it is made: it asks a socket that is gone for its peer.
+BROKEN = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, AttributeError)
 LONG_BYTES = 2**20  # of JSON: parsing as much takes ten milliseconds
 
 
@@ -201,7 +203,7 @@ class ComfyHttp:
                         if size > max_bytes:
                             raise MediaTooLarge("the outputs of the job are longer than is taken: ATELIER_COMFYUI__MAX_OUTPUT_BYTES")
                         await asyncio.to_thread(file.write, chunk)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except BROKEN as error:
             path.unlink(missing_ok=True)
             raise self._lost(error) from None
         except BaseException:
@@ -227,7 +229,7 @@ class ComfyHttp:
                         if len(body) > self._config.max_answer_bytes:
                             raise self._foreign()
                     return _Answer(response.status_code, bytes(body))
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except BROKEN as error:
             raise self._lost(error) from None
 
     def _raw(self, response: httpx.Response) -> AsyncIterator[bytes]:

@@ -104,6 +104,7 @@ STRANGE = {
     "broken off": Reply(200, b"{", breaks=httpx.ReadError(f"{URL} went away")),
     "refused": httpx.ConnectError(f"cannot connect to {URL}"),
     "silent": httpx.ReadTimeout(""),
+    "reset at once": AttributeError("getpeername"),  # as anyio says it
     "no HTTP": httpx.RemoteProtocolError("bad"),
 }
 
