@@ -155,9 +155,13 @@ async def test_many_waiting_claims_get_one_job_each(store, new_job, claim):
 
 
 async def test_an_arrival_costs_one_look_and_not_one_for_each_open_claim(store, new_job, claim, monkeypatch):
-    looks = []
-    take = store._take
-    monkeypatch.setattr(store, "_take", lambda tx, offered: (looks.append(offered.claim_id), take(tx, offered))[1])
+    looks, take = [], store._take
+
+    def counted(tx, offered):
+        looks.append(offered.claim_id)
+        return take(tx, offered)
+
+    monkeypatch.setattr(store, "_take", counted)
     waiting = [asyncio.create_task(store.claim(claim(wait_s=10))) for _ in range(20)]
     while len(looks) < 20:  # each has looked once by itself
         await asyncio.sleep(0.01)
