@@ -134,6 +134,7 @@ def run_demo(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_demo_shows_results_of_a_service_that_runs_and_leaves_it_running(run_demo, tmp_path):
     service = Service({"grace_hopper.jpg": demo.SOURCE, "woman_face.mp4": demo.TARGETS[1]})
     with pytest.raises(DemoFailed, match=r"astronaut_in_grace_hopper.jpg: is a picture of 512x512(.|\n)*woman_face.mp4: does not look"):
@@ -144,6 +145,7 @@ def test_demo_shows_results_of_a_service_that_runs_and_leaves_it_running(run_dem
     ]
 
 
+@pytest.mark.slow
 def test_demo_prints_identity_files_and_addresses_when_all_is_right(run_demo, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "check", lambda measured: None)
     printed = run_demo(Service({"grace_hopper.jpg": demo.SOURCE, "woman_face.mp4": demo.TARGETS[1]}))

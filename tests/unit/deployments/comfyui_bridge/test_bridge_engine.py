@@ -22,6 +22,8 @@ from deployments.jobs.errors import (
 )
 from tests.workflows import Registry, collect, empty_image, pixel, text_to_image
 
+pytestmark = pytest.mark.slow  # real servers and sockets, and time passes
+
 
 async def test_run_yields_progress_previews_and_the_picture(fake, build_bridge, task):
     async with build_bridge(Registry(fake)) as bridge:

@@ -15,6 +15,8 @@ from deployments.jobs.errors import BackendUnavailable, StoreUnavailable
 from tests.unit.deployments.comfyui_bridge.conftest import QUICK
 from tests.workflows import Registry, collect, empty_image, text_to_image
 
+pytestmark = pytest.mark.slow  # real servers and sockets, and time passes
+
 
 async def until(condition, timeout_s=5.0):
     async with asyncio.timeout(timeout_s):

@@ -93,7 +93,7 @@ def postgres_database_url(postgres_url: str) -> str:
     return postgres_url.replace("/postgres?", f"/{name}?")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])  # check has a minute for everything
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The same tests on both databases."""
     if request.param == "sqlite":

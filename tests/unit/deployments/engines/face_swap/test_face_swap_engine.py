@@ -113,6 +113,7 @@ def test_run_fits_a_picture_into_the_box(engine, task):
     assert load_picture(output.path, MediaLimits()).shape == (300, 256, 3)
 
 
+@pytest.mark.slow
 def test_run_swaps_a_video(models, task, media, people, embedder, analysis):
     engine = FaceSwapEngine.load(FaceSwapConfig(), models)
     *progress, output = engine.run(task("synthetic_man_2.jpg", "woman_face.mp4"))

@@ -29,6 +29,7 @@ def swap(swapper, source):
     return run
 
 
+@pytest.mark.slow
 def test_swap_gives_the_sources_identity_on_all_pairs(swapper, people, analysis, embedder):
     handles = {name: swapper.prepare(person.image, person.landmarks) for name, person in people.items()}
     to_source, to_target = [], []

@@ -125,6 +125,7 @@ def test_one_euro_starts_anew_after_a_cut():
     assert np.array_equal(euro.smooth(face_at(900)), face_at(900))
 
 
+@pytest.mark.slow
 def test_update_follows_the_sample_clip(analysis, media):
     import av
 
