@@ -52,8 +52,8 @@ class ParameterSummary(View):
     description: str
 
 
-class WorkflowSummary(View):
-    """A workflow without its graph."""
+class _Described(View):
+    """What every view of a workflow begins with."""
 
     name: str = Field(examples=["text-to-image"])
     title: str = Field(examples=["Text to image"])
@@ -62,6 +62,11 @@ class WorkflowSummary(View):
     shipped: bool = Field(description="a file of the installation, which no request changes")
     version: int | None = Field(description="of an uploaded workflow; null for a shipped one")
     created_at: datetime | None = Field(description="when this version was uploaded")
+
+
+class WorkflowSummary(_Described):
+    """A workflow without its graph."""
+
     parameters: dict[str, ParameterSummary] = Field(description="typed inputs by name")
     links: WorkflowLinks
 
@@ -91,16 +96,9 @@ class WorkflowList(View):
         return cls(workflows=shown, problems=[FileProblemView.model_validate(problem) for problem in problems])
 
 
-class WorkflowView(View):
+class WorkflowView(_Described):
     """A workflow and everything known about it."""
 
-    name: str = Field(examples=["text-to-image"])
-    title: str = Field(examples=["Text to image"])
-    description: str
-    tags: tuple[str, ...]
-    shipped: bool = Field(description="a file of the installation, which no request changes")
-    version: int | None = Field(description="of an uploaded workflow; null for a shipped one")
-    created_at: datetime | None = Field(description="when this version was uploaded")
     parameters: dict[str, ParameterSpec] = Field(description="typed inputs by name, and where in the graph each goes")
     outputs: tuple[str, ...] | None = Field(description="ids or titles of the nodes whose outputs are kept; null: all")
     inputs_schema: dict[str, Any] = Field(description="JSON Schema (2020-12) of the `inputs` of a run")
