@@ -34,6 +34,7 @@ from deployments.jobs.model import (
     JobError,
     JobPage,
     JobQuery,
+    JobStatus,
     JsonObject,
     NewJob,
     Preview,
@@ -83,6 +84,11 @@ class StoreHandle:
         """See the port."""
         job: Job = await self._call("cancel", tenant, job_id)
         return job
+
+    async def cancel_all(self, tenant: str, kind: str, status: JobStatus) -> tuple[str, ...]:
+        """See the port."""
+        cancelled: tuple[str, ...] = await self._call("cancel_all", tenant, kind, status)
+        return cancelled
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """See the port."""
@@ -147,6 +153,11 @@ class StoreHandle:
         """See the port."""
         record: FileRecord = await self._call("get_file", tenant, file_id)
         return record
+
+    async def find_files(self, tenant: str, names: Sequence[str], *, uploads_first: bool) -> Mapping[str, FileRecord]:
+        """See the port."""
+        found: Mapping[str, FileRecord] = await self._call("find_files", tenant, tuple(names), uploads_first=uploads_first)
+        return found
 
     async def depth(self, pool: str) -> Depth:
         """See the port."""

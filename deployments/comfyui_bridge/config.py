@@ -18,6 +18,7 @@ from deployments.storage.address import is_name, parse_host
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 MAX_TAGS = 6  # of one backend: every combination is offered with each claim, and 63 still fit into a query
 DEFAULT_PORTS = {"http": 80, "https": 443}
+CLIENT_ID_PREFIX = r"^[A-Za-z0-9_.-]{1,32}$"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -55,7 +56,7 @@ class ComfyConfig(BaseModel):
     )
     client_id_prefix: str = Field(
         "atelier",
-        pattern=r"^[A-Za-z0-9_.-]{1,32}$",
+        pattern=CLIENT_ID_PREFIX,
         description="begins the client ids: one for each installation, or two that share a server would cancel each other's prompts",
     )
     client: ClientConfig = Field(ClientConfig(), description="connections to ComfyUI servers")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from deployments.comfyui_bridge.catalogue import NamedWorkflow, WorkflowCatalogue
 from deployments.comfyui_bridge.config import checked_tags, parse_backend
 from deployments.comfyui_bridge.descriptions import Descriptions
 from deployments.comfyui_bridge.planner import ComfyPlanner
+from deployments.comfyui_bridge.servers import ComfyServers
+from deployments.engines.comfyui.overrides import changed_graph
 from deployments.engines.comfyui.parameters import Parameter, find_parameters
+from deployments.engines.comfyui.registration import infer_parameters
 from deployments.engines.comfyui.workflow_file import FileProblem
 from deployments.jobs.capabilities import BackendInfo
 from deployments.jobs.errors import InvalidInput, UrlNotAllowed
@@ -21,9 +27,16 @@ class ComfyDesk:
     """Workflows by name, their parameters, and the backends that run them."""
 
     def __init__(
-        self, catalogue: WorkflowCatalogue, descriptions: Descriptions, planner: ComfyPlanner, registry: BackendRegistry, allow: AllowList
+        self,
+        catalogue: WorkflowCatalogue,
+        descriptions: Descriptions,
+        planner: ComfyPlanner,
+        registry: BackendRegistry,
+        servers: ComfyServers,
+        allow: AllowList,
     ) -> None:
         """Take the parts; ``allow`` are the hosts that may be added as backends at run time."""
+        self.servers = servers
         self._catalogue = catalogue
         self._descriptions = descriptions
         self._planner = planner
@@ -56,6 +69,39 @@ class ComfyDesk:
         """Store a workflow; raises as :meth:`WorkflowCatalogue.put`."""
         return await self._catalogue.put(tenant, name, document, meta, await self._descriptions.info())
 
+    async def update_workflow(self, tenant: str, name: str, overrides: Mapping[str, Any]) -> NamedWorkflow:
+        """Store a version of a workflow in which single inputs have other values; in API format, whatever it was.
+
+        Args:
+            tenant: whose.
+            name: of an uploaded workflow.
+            overrides: values by ``"<node id or title>.<input>"``. A seed of -1 stays one: every run draws its own.
+
+        Raises:
+            WorkflowNotFound: there is none.
+            NameTaken: it is a shipped one.
+            WorkflowInvalid: names every override that does not fit.
+        """
+        workflow = await self._catalogue.find(tenant, name)
+        graph, info = await self._planner.to_graph(workflow.graph)
+        changed = await asyncio.to_thread(changed_graph, graph, overrides, info)
+        return await self._catalogue.put(tenant, workflow.name, changed, workflow.meta.model_dump(mode="json", exclude_defaults=True), info)
+
+    async def register_workflow(
+        self, tenant: str, name: str, document: JsonObject, inputs: Mapping[str, str | None], title: str, description: str
+    ) -> NamedWorkflow:
+        """Store a workflow whose typed inputs are inferred, as :func:`infer_parameters` says; in API format, whatever it was.
+
+        Raises:
+            InvalidInput: the name or the graph cannot be used.
+            NameTaken: a shipped workflow has the name.
+            WorkflowInvalid: an input has no place in the graph.
+        """
+        graph, info = await self._planner.to_graph(document)
+        parameters = await asyncio.to_thread(infer_parameters, graph, info, inputs)
+        meta = {"title": title, "description": description, "parameters": parameters}
+        return await self._catalogue.put(tenant, name, graph, meta, info)
+
     async def delete_workflow(self, tenant: str, name: str) -> None:
         """Forget a workflow; raises as :meth:`WorkflowCatalogue.delete`."""
         await self._catalogue.delete(tenant, name)
@@ -67,8 +113,15 @@ class ComfyDesk:
             WorkflowNotFound: there is none.
             ObjectInfoNeeded: it is in UI format, and no backend answers.
         """
-        workflow = await self._catalogue.find(tenant, name)
-        graph, info = await self._planner.to_graph(workflow.graph)
+        return await self.parameters_of((await self._catalogue.find(tenant, name)).graph)
+
+    async def parameters_of(self, document: JsonObject) -> tuple[Parameter, ...]:
+        """Return every input of a graph that may be overridden.
+
+        Raises:
+            ObjectInfoNeeded: it is in UI format, and no backend answers.
+        """
+        graph, info = await self._planner.to_graph(document)
         return find_parameters(graph, info)
 
     # Backends.

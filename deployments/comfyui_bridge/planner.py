@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,21 +17,29 @@ from deployments.comfyui_bridge.stored_spec import StoredMedia, StoredSpec
 from deployments.engines.comfyui.bind import BoundGraph, bind_inputs, fill_choices
 from deployments.engines.comfyui.convert import to_api
 from deployments.engines.comfyui.graph import PromptGraph, check_graph, detect_format, unwrap
-from deployments.engines.comfyui.media_inputs import TO_BE_UPLOADED, MediaBinding, media_kind, take_references
+from deployments.engines.comfyui.media_inputs import (
+    REFERENCE_SCHEMES,
+    TO_BE_UPLOADED,
+    MediaBinding,
+    file_names,
+    media_kind,
+    take_files,
+    take_references,
+)
 from deployments.engines.comfyui.object_info import ObjectInfo
 from deployments.engines.comfyui.overrides import apply_overrides
-from deployments.engines.comfyui.places import Place, find_comfy_node, find_place, titles_of
+from deployments.engines.comfyui.places import Place, find_comfy_node, find_place, problem_at, titles_of
 from deployments.engines.comfyui.validate import find_problems
 from deployments.engines.comfyui.workflow_file import WorkflowMeta
 from deployments.jobs.errors import BackendNotConfigured, InvalidInput, NodeProblem, ObjectInfoNeeded, WorkflowInvalid
 from deployments.jobs.intake import MediaIntake
-from deployments.jobs.model import JsonObject
+from deployments.jobs.media_url import to_reference
+from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import Plan
-from deployments.jobs.spec import ComfySpec, InlineRef, JobSpec, MediaRef
+from deployments.jobs.spec import ComfySpec, JobSpec, MediaRef
 
 REFERENCE: TypeAdapter[MediaRef] = TypeAdapter(MediaRef)
 MAX_SPEC_BYTES = 2**20  # of one job: it is shown with it, in listings too; the graphs of public templates have a tenth
-CLOUD_SCHEMES = ("s3://", "gs://")
 
 
 class ComfyPlanner:
@@ -67,7 +76,9 @@ class ComfyPlanner:
         await self._check_backends(spec.options.backend_tags)
         workflow = await self._workflow(tenant, spec.workflow)
         info = await self._descriptions.info(spec.options.backend_tags)
-        bound, outputs = await asyncio.to_thread(self._bind, workflow, spec, info)
+        filled = await asyncio.to_thread(self._fill, workflow, spec, info)
+        files = await self._intake.find_files(tenant, file_names(filled.graph, info))
+        bound, outputs = await asyncio.to_thread(_checked, filled, files, workflow.meta, info)
         stored = StoredSpec(
             workflow={"name": workflow.name, "version": workflow.version} if workflow.name else None,
             graph=bound.graph,
@@ -103,20 +114,19 @@ class ComfyPlanner:
             return await self._catalogue.find(tenant, given)
         return NamedWorkflow("", None, unwrap(given), WorkflowMeta())
 
-    def _bind(self, workflow: NamedWorkflow, spec: ComfySpec, info: ObjectInfo | None) -> tuple[BoundGraph, tuple[str, ...] | None]:
+    def _fill(self, workflow: NamedWorkflow, spec: ComfySpec, info: ObjectInfo | None) -> BoundGraph:
+        """Put the inputs and overrides of a request into the graph."""
         graph = _to_graph(workflow.graph, info)
         graph, brought = take_references(graph, info)
-        bound = bind_inputs(graph, workflow.meta, spec.inputs, info, self._random)
+        closed = frozenset(str(place) for place in _places(graph, spec.overrides, info))
+        bound = bind_inputs(graph, _still_required(workflow.meta, graph, closed, info), spec.inputs, info, self._random)
         overridden, drawn = apply_overrides(bound.graph, spec.overrides, info, self._random)
         overridden, set_over = take_references(overridden, info)
         # Whoever comes last wins a place: the graph, then an input, then an override.
         media = {(m.comfy_node, m.input): (role, m) for role, m in (*brought.items(), *bound.media.items(), *set_over.items())}
         named = {role: m for role, m in media.values() if _is_open(overridden, m)}
-        closed = {str(place) for place in _places(overridden, spec.overrides, info)}
         still_open = tuple(place for place in bound.choices_open if place not in closed)
-        if info is not None:
-            _refuse_problems(find_problems(_without_open(overridden, still_open, info), info))
-        return BoundGraph(overridden, named, bound.seeds | drawn, still_open), _selected(overridden, workflow.meta)
+        return BoundGraph(overridden, named, bound.seeds | drawn, still_open)
 
     async def _stored(self, tenant: str, role: str, media: MediaBinding, graph: PromptGraph, info: ObjectInfo | None) -> StoredMedia:
         place = Place(media.comfy_node, media.input)
@@ -130,6 +140,31 @@ class ComfyPlanner:
         return StoredMedia(
             comfy_node=media.comfy_node, input=media.input, kind=kind, reference=await self._intake.to_stored(tenant, reference)
         )
+
+
+def _checked(
+    filled: BoundGraph, files: Mapping[str, FileRecord], meta: WorkflowMeta, info: ObjectInfo | None
+) -> tuple[BoundGraph, tuple[str, ...] | None]:
+    """Take the tenant's files out of a graph, and check the rest as ComfyUI would."""
+    graph, found = take_files(filled.graph, {name: record.id for name, record in files.items()}, info)
+    _refuse_problems(_mismatches(graph, found, {record.id: record.media_type for record in files.values()}, info))
+    if info is not None:
+        _refuse_problems(find_problems(_without_open(graph, filled.choices_open, info), info))
+    return replace(filled, graph=graph, media=filled.media | found), _selected(graph, meta)
+
+
+def _mismatches(
+    graph: PromptGraph, found: Mapping[str, MediaBinding], types: Mapping[str, str], info: ObjectInfo | None
+) -> tuple[NodeProblem, ...]:
+    """Name the places that would get a file of another kind than they take."""
+    problems = []
+    for media in found.values():
+        place = Place(media.comfy_node, media.input)
+        kind, media_type = media_kind(graph, place, info), types[media.reference["file_id"]]
+        wanted = "image" if kind in {None, "mask"} else kind
+        if media_type.partition("/")[0] != wanted:
+            problems.append(problem_at(graph, place, "media_reference", f"{place} takes a file of kind {wanted}, not {media_type}"))
+    return tuple(problems)
 
 
 def _to_graph(document: JsonObject, info: ObjectInfo | None) -> PromptGraph:
@@ -146,15 +181,9 @@ def _to_graph(document: JsonObject, info: ObjectInfo | None) -> PromptGraph:
 def _plain(reference: JsonObject) -> JsonObject:
     """Return a reference without a data: URL, which becomes base64."""
     url = reference.get("url", "")
-    if url.lower().startswith(CLOUD_SCHEMES):
-        raise InvalidInput(f"{url[:5]} URLs cannot be read by this installation: give an https URL, or upload the file to /v1/files")
-    if not url.lower().startswith("data:"):
-        return reference
-    head, comma, data = url[5:].partition(",")
-    media_type, *parameters = head.split(";")
-    if not comma or "base64" not in parameters:
-        raise InvalidInput("a data: URL has the form data:<media type>;base64,<data>")
-    return InlineRef.model_construct(base64=data, media_type=media_type).model_dump()
+    if not url[:8].lower().startswith(REFERENCE_SCHEMES):
+        return reference  # what it is decides its model
+    return {name: value for name, value in reference.items() if name != "url"} | to_reference(url)
 
 
 def _is_open(graph: PromptGraph, media: MediaBinding) -> bool:
@@ -162,9 +191,19 @@ def _is_open(graph: PromptGraph, media: MediaBinding) -> bool:
     return bool(graph[media.comfy_node]["inputs"].get(media.input) == TO_BE_UPLOADED)
 
 
-def _places(graph: PromptGraph, overrides: Mapping[str, object], info: ObjectInfo | None) -> list[Place]:
+def _still_required(meta: WorkflowMeta, graph: PromptGraph, closed: Collection[str], info: ObjectInfo | None) -> WorkflowMeta:
+    """Return a description in which nothing is required whose places are all overridden: whoever fills the places has given it."""
+    given = {
+        name: spec.model_copy(update={"required": False})
+        for name, spec in meta.parameters.items()
+        if spec.required and spec.bind and {str(place) for place in _places(graph, spec.bind, info)} <= set(closed)
+    }
+    return meta.model_copy(update={"parameters": {**meta.parameters, **given}}) if given else meta
+
+
+def _places(graph: PromptGraph, texts: Iterable[str], info: ObjectInfo | None) -> list[Place]:
     titles = titles_of(graph)
-    return [place for text in overrides if isinstance(place := find_place(graph, text, info, titles), Place)]
+    return [place for text in texts if isinstance(place := find_place(graph, text, info, titles), Place)]
 
 
 def _without_open(graph: PromptGraph, choices_open: tuple[str, ...], info: ObjectInfo) -> PromptGraph:

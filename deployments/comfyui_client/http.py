@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -115,7 +116,8 @@ class ComfyHttp:
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
         sent = await self._send("POST", "/prompt", json=body)
         if sent.status == HTTPStatus.BAD_REQUEST:
-            raise PromptRefused(await _parsed(sent.body) or {})
+            refused = await _parsed(sent.body)
+            raise PromptRefused(refused if isinstance(refused, dict) else {})
         answer = await self._checked(sent)
         node_errors = answer.get("node_errors")
         number = answer.get("number")
@@ -152,9 +154,25 @@ class ComfyHttp:
         """Read what nodes there are: a megabyte or more."""
         return await self._read("/object_info")
 
+    async def system_stats(self) -> JsonObject:
+        """Read what the server says of its machine, what is nobody's business included."""
+        return await self._read("/system_stats")
+
+    async def model_folders(self) -> tuple[str, ...]:
+        """Read which folders of models there are."""
+        return await self._names("/models")
+
+    async def models(self, folder: str) -> tuple[str, ...]:
+        """Read the models of a folder, which ``model_folders`` has named."""
+        return await self._names(f"/models/{quote(folder, safe='')}")
+
+    async def embeddings(self) -> tuple[str, ...]:
+        """Read which embeddings there are."""
+        return await self._names("/embeddings")
+
     async def info(self) -> ServerInfo:
         """Read the server's version."""
-        answer = await self._read("/system_stats")
+        answer = await self.system_stats()
         system = answer.get("system")
         system = system if isinstance(system, dict) else {}
         version = system.get("comfyui_version")
@@ -215,8 +233,21 @@ class ComfyHttp:
         """Have the server drop its cache of node results, so that every node runs again. Models stay loaded."""
         await self._send("POST", "/free", json={"unload_models": False, "free_memory": True})
 
+    async def free(self, *, unload_models: bool, free_memory: bool) -> None:
+        """Have the server let go of its models, or of the results that it keeps."""
+        answer = await self._send("POST", "/free", json={"unload_models": unload_models, "free_memory": free_memory})
+        self._check_status(answer.status)
+
     async def _read(self, path: str) -> JsonObject:
         return await self._checked(await self._send("GET", path))
+
+    async def _names(self, path: str) -> tuple[str, ...]:
+        answer = await self._send("GET", path)
+        self._check_status(answer.status)
+        found = await _parsed(answer.body)
+        if not isinstance(found, list):
+            raise self._foreign()
+        return tuple(name for name in found if isinstance(name, str))
 
     async def _send(self, method: str, path: str, *, limited: bool = True, **options: Any) -> _Answer:  # noqa: ANN401 -- httpx's own options
         """Send a request and read the answer, bounded in length and, when ``limited``, in time as a whole: httpx bounds each read only."""
@@ -251,7 +282,7 @@ class ComfyHttp:
     async def _checked(self, answer: _Answer) -> JsonObject:
         self._check_status(answer.status)
         found = await _parsed(answer.body)
-        if found is None:
+        if not isinstance(found, dict):
             raise self._foreign()
         return found
 
@@ -262,13 +293,12 @@ class _Answer:
     body: bytes
 
 
-async def _parsed(body: bytes) -> JsonObject | None:
-    """Return the JSON object of an answer; None when it is none. Long ones are read beside the loop."""
+async def _parsed(body: bytes) -> object:
+    """Return the JSON of an answer; None when it is none. Long ones are read beside the loop."""
     try:
-        found = json.loads(body) if len(body) < LONG_BYTES else await asyncio.to_thread(json.loads, body)
+        return json.loads(body) if len(body) < LONG_BYTES else await asyncio.to_thread(json.loads, body)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _prompts(items: object) -> tuple[QueuedPrompt, ...]:

@@ -42,9 +42,10 @@ class FakeConfig(BaseModel):
     version: str = Field("0.33.0", description="the ComfyUI version that it claims to be")
     base_dir: Path | None = Field(None, description="holds input, output and temp; None: a folder that lives as long as the server")
     checkpoints: tuple[str, ...] = ("fake_sd15.safetensors", "fake_sdxl.safetensors")
-    diffusion_models: tuple[str, ...] = ("fake_unet.safetensors",)
-    text_encoders: tuple[str, ...] = ("fake_clip.safetensors",)
-    vaes: tuple[str, ...] = ("fake_vae.safetensors",)
+    # Beside the fake ones those that qwen_t2i_distill names: its clients send the bare graph, which asks for its own files.
+    diffusion_models: tuple[str, ...] = ("fake_unet.safetensors", "qwen_image_distill_full_fp8_e4m3fn.safetensors")
+    text_encoders: tuple[str, ...] = ("fake_clip.safetensors", "qwen_2.5_vl_7b_fp8_scaled.safetensors")
+    vaes: tuple[str, ...] = ("fake_vae.safetensors", "qwen_image_vae.safetensors")
     loras: tuple[str, ...] = ("fake_lora.safetensors",)
     step_s: float = Field(0.05, ge=0, description="time that a sampler takes for one step")
     seed: int = Field(0, description="of the chances in hazards")

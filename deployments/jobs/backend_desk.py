@@ -82,4 +82,4 @@ class BackendDesk:
         return self._backend_watch.callers(self._withdrawn, self._clock.monotonic())
 
     def _state(self, rows: Rows, name: str) -> BackendState:
-        return self._backend_watch.state(rows[name], self._callers(), self._clock.time())
+        return self._backend_watch.state(rows[name], self._callers(), self._clock.time(), self._clock.monotonic())

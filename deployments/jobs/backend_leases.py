@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from deployments.jobs.errors import BackendNotFound, NameTaken
 from deployments.jobs.model import BackendHealth, BackendHold, BackendSpec, BackendState
 
+HEALTH_KEPT_S = 3600.0  # when a backend was healthy: names of servers that replicas start for themselves never come again
 WRITTEN_AHEAD = 4 / 3  # of what is promised: a write each third of a lease
 
 
@@ -45,8 +46,10 @@ class Callers:
 class BackendWatch:
     """What the replicas say of themselves and of their backends. In memory; used from the event loop only."""
 
-    def __init__(self, lease_s: float) -> None:
+    def __init__(self, lease_s: float, now: float) -> None:
         self._lease_s = lease_s
+        self._began = now
+        self._seen_healthy: dict[str, float] = {}  # name -> when last
         self._called: dict[str, float] = {}  # owner -> monotonic
         self._health: dict[tuple[str, str], BackendHealth] = {}  # (owner, name)
         self._own: dict[str, tuple[float, BackendSpec, BackendHealth | None]] = {}  # owner -> when, which server it started for itself
@@ -57,15 +60,19 @@ class BackendWatch:
         self._called = {who: at for who, at in self._called.items() if now - at <= self._lease_s}
         others = {key: known for key, known in self._health.items() if key[0] != owner and key[0] in self._called}
         self._health = others | {(owner, name): report for name, report in health.items()}
+        lately = {name: at for name, at in self._seen_healthy.items() if now - at <= HEALTH_KEPT_S}
+        self._seen_healthy = lately | {name: now for name, report in health.items() if report.healthy}
 
     def announced(self, owner: str, spec: BackendSpec, health: BackendHealth | None, now: float) -> None:
         """Note the server that a replica has started for itself."""
         self._own = {who: known for who, known in self._own.items() if now - known[0] <= self._lease_s} | {owner: (now, spec, health)}
+        if health is not None and health.healthy:
+            self._seen_healthy[spec.name] = now
 
     def own_servers(self, now: float) -> tuple[BackendState, ...]:
         """Return the servers that replicas have started for themselves and that were announced within a lease."""
         recent = ((who, spec, health) for who, (at, spec, health) in self._own.items() if now - at <= self._lease_s)
-        return tuple(BackendState(spec, draining=False, owner=who, health=health) for who, spec, health in recent)
+        return tuple(BackendState(spec, False, who, health, self._unhealthy_s(spec.name, health, now)) for who, spec, health in recent)
 
     def count_healthy(self, now: float) -> int:
         """Count the servers that somebody drives and finds healthy."""
@@ -77,10 +84,14 @@ class BackendWatch:
         recent = frozenset(who for who, at in self._called.items() if now - at <= self._lease_s)
         return Callers(recent, frozenset(leaving))
 
-    def state(self, row: BackendRow, callers: Callers, now: float) -> BackendState:
-        """Return a backend as people see it."""
-        owner = row.owner if callers.hold(row, now) else None
-        return BackendState(row.spec, row.draining, owner, self._health.get((owner, row.spec.name)) if owner is not None else None)
+    def state(self, row: BackendRow, callers: Callers, wall: float, now: float) -> BackendState:
+        """Return a backend as people see it; ``wall`` is the time on the store's clock, by which leases are written."""
+        name, owner = row.spec.name, row.owner if callers.hold(row, wall) else None
+        health = self._health.get((owner, name)) if owner is not None else None
+        return BackendState(row.spec, row.draining, owner, health, self._unhealthy_s(name, health, now))
+
+    def _unhealthy_s(self, name: str, health: BackendHealth | None, now: float) -> float:
+        return 0.0 if health is not None and health.healthy else now - self._seen_healthy.get(name, self._began)
 
 
 def configure(rows: Rows, specs: Sequence[BackendSpec]) -> Rows:

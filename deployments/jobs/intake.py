@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,8 @@ class IntakeLimits(BaseModel):
 # Sends a stream to a key, a part at a time: the object appears whole, or not at all when the stream raises.
 UploadStream = Callable[[Uploader, AsyncIterator[bytes], str, str], Awaitable[StoredObject]]
 
+Rename = Callable[[str, str], Awaitable[str]]  # (name for people, SHA-256 of the bytes) -> the name to keep
+
 CheckUrl = Callable[[str], object]  # raises UrlNotAllowed; looks at the text only and resolves nothing
 
 
@@ -59,7 +61,9 @@ class MediaIntake:
         self._limits = limits
         self._clock = clock
 
-    async def store_file(self, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes]) -> FileRecord:
+    async def store_file(
+        self, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes], rename: Rename | None = None
+    ) -> FileRecord:
         """Stream a file into the object store and publish it.
 
         Args:
@@ -67,6 +71,7 @@ class MediaIntake:
             name: as the client calls it; kept for people, never used as a path.
             declared: media type the client gave, if any.
             chunks: the bytes, of any length each.
+            rename: asked for the name to keep it under, once all bytes are there.
 
         Raises:
             MediaTypeMismatch: the content is of another type than declared.
@@ -74,7 +79,12 @@ class MediaIntake:
             MediaTooLarge: longer than ``IntakeLimits.upload_bytes``.
             UploadFailed: the object store did not take it.
         """
-        return await self._publish(str(uuid.uuid4()), tenant, name, declared, _limited(chunks, self._limits.upload_bytes))
+        return await self._publish(str(uuid.uuid4()), tenant, name, declared, _limited(chunks, self._limits.upload_bytes), rename)
+
+    async def find_files(self, tenant: str, names: Sequence[str]) -> Mapping[str, FileRecord]:
+        """Return what the names of inputs mean: the newest upload, or else the newest output, of each that has one."""
+        possible = [name for name in names if may_be_name(name)]
+        return await self._store.find_files(tenant, possible, uploads_first=True) if possible else {}
 
     async def to_stored(self, tenant: str, reference: UrlRef | FileRef | InlineRef) -> JsonObject:
         """Check a reference and return what the job's spec keeps: ``{"url"}`` or ``{"file_id"}``, with a declared media type.
@@ -110,17 +120,20 @@ class MediaIntake:
         except (binascii.Error, ValueError):
             raise InvalidInput("base64 is not standard base64 (RFC 4648, section 4): leave out the data: prefix and line breaks") from None
 
-    async def _publish(self, file_id: str, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes]) -> FileRecord:
+    async def _publish(
+        self, file_id: str, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes], rename: Rename | None = None
+    ) -> FileRecord:
         head, whole = await _peek(chunks)
         media_type = _type_of(head)
         _check_declared(declared, media_type)
         key = f"uploads/{tenant}/{file_id}"
         stored = await self._upload_stream(self._uploader, whole, key, media_type)
+        shown = to_display_name(name)
         record = FileRecord(
             id=file_id,
             tenant=tenant,
             key=stored.key,
-            name=to_display_name(name),
+            name=await rename(shown, stored.sha256) if rename else shown,
             media_type=media_type,
             size_bytes=stored.size_bytes,
             sha256=stored.sha256,
@@ -135,6 +148,11 @@ class MediaIntake:
             # Whether the record was written is not known: bytes without a record cost space, a record without bytes costs trust.
             log.warning("file not published, bytes kept", extra=fields(action="file_orphaned", key=record.key))
             raise
+
+
+def may_be_name(text: str) -> bool:
+    """Whether a file can have a name: one that we keep, so that nothing else of a client's reaches a query."""
+    return bool(text) and to_display_name(text) == text
 
 
 def to_display_name(name: str) -> str:

@@ -70,9 +70,12 @@ def sniff(head: bytes) -> str | None:
 
 
 def is_same_type(declared: str, found: str) -> bool:
-    """Whether a declared media type agrees with the one that was found: equal, another name for it, or one that says nothing."""
+    """Whether a declared media type agrees with the one that was found.
+
+    So does an equal one, another name for it, a range that holds it (``video/*``), or one that says nothing.
+    """
     declared = declared.partition(";")[0].strip().lower()
-    if declared == found or declared in _SAYS_NOTHING:
+    if declared == found or declared in _SAYS_NOTHING or declared == f"{found.partition('/')[0]}/*":
         return True
     return any(declared in names and found in names for names in _SAME_TYPE)
 

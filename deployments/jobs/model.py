@@ -197,6 +197,10 @@ class JobQuery:
     label: tuple[str, str] | None = None
     cursor: str | None = None  # opaque, from the page before
     limit: int = 50
+    offset: int = 0  # for callers that page by number
+    ended: bool = False  # only those that have
+    by_turn: bool = False  # as they leave the queue, instead of newest first; then there is no cursor
+    count: bool = False  # count all that fit, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,7 @@ class JobPage:
 
     jobs: tuple[Job, ...]
     next_cursor: str | None
+    total: int | None = None  # where it was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +282,7 @@ class BackendState:
     draining: bool  # takes no new jobs
     owner: str | None  # bridge replica that drives it, under a lease; None when none does
     health: BackendHealth | None  # of the owner's newest report
+    unhealthy_s: float = 0.0  # how long nobody has seen it healthy, at most since the store began to look
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +327,7 @@ class Stats:
     by_kind: Mapping[str, Mapping[str, int]]
     pools: Mapping[str, Depth]
     attempts_total: int
+    retries_total: int  # attempts beyond the first of each job
     workers_lost_total: int
     wait_p50_s: float | None  # submit to first claim, over the newest ended jobs
     wait_p95_s: float | None

@@ -26,6 +26,7 @@ from deployments.jobs.model import (
     JobError,
     JobPage,
     JobQuery,
+    JobStatus,
     JsonObject,
     NewJob,
     Preview,
@@ -99,6 +100,13 @@ class JobStore(Protocol):
 
         Raises:
             JobNotFound: no such job for this tenant.
+        """
+
+    async def cancel_all(self, tenant: str, kind: str, status: JobStatus) -> tuple[str, ...]:
+        """Cancel, as ``cancel`` does, every job of a kind that waits (QUEUED) or runs (RUNNING).
+
+        Returns:
+            Those that this call cancelled, oldest first; what was asked to stop before is not among them.
         """
 
     async def delete(self, tenant: str, job_id: str) -> None:
@@ -179,6 +187,15 @@ class JobStore(Protocol):
 
         Raises:
             FileNotFound: no such file for this tenant.
+        """
+
+    async def find_files(self, tenant: str, names: Sequence[str], *, uploads_first: bool) -> Mapping[str, FileRecord]:
+        """Return the newest published file of each name, as far as there is one.
+
+        Args:
+            tenant: whose.
+            names: as they were given, compared whole.
+            uploads_first: of an upload and an output with the same name, whether the upload is meant.
         """
 
     async def depth(self, pool: str) -> Depth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import quantiles
 
 import sqlalchemy as sa
@@ -137,21 +137,37 @@ def select_page(connection: sa.Connection, query: JobQuery) -> JobPage:
     Raises:
         InvalidInput: the cursor is none of ours.
     """
-    statement = sa.select(JOBS).where(JOBS.c.tenant == query.tenant).order_by(JOBS.c.seq.desc()).limit(query.limit + 1)
-    if query.status is not None:
-        statement = statement.where(JOBS.c.status == query.status.value)
-    if query.kind is not None:
-        statement = statement.where(JOBS.c.kind == query.kind)
-    if query.label is not None:
-        name, value = query.label
-        labelled = sa.select(JOB_LABELS.c.job_id).where(JOB_LABELS.c.name == name, JOB_LABELS.c.value == value)
-        statement = statement.where(JOBS.c.id.in_(labelled))
+    fitting = sa.and_(*_filters(query))
+    order = (JOBS.c.priority.desc(), JOBS.c.seq) if query.by_turn else (JOBS.c.seq.desc(),)
+    statement = sa.select(JOBS).where(fitting).order_by(*order).offset(query.offset).limit(query.limit + 1)
     if query.cursor is not None:
         statement = statement.where(JOBS.c.seq < _seq_of_cursor(query.cursor))
     rows = connection.execute(statement).mappings().all()
-    more = len(rows) > query.limit
+    more = len(rows) > query.limit and not query.by_turn
     shown = rows[: query.limit]
-    return JobPage(tuple(job_of_row(row) for row in shown), _cursor_of_seq(shown[-1]["seq"]) if more else None)
+    total = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(fitting)).scalar_one() if query.count else None
+    return JobPage(tuple(job_of_row(row) for row in shown), _cursor_of_seq(shown[-1]["seq"]) if more else None, total)
+
+
+def _filters(query: JobQuery) -> list[sa.ColumnElement[bool]]:
+    filters = [JOBS.c.tenant == query.tenant]
+    if query.status is not None:
+        filters.append(JOBS.c.status == query.status.value)
+    if query.kind is not None:
+        filters.append(JOBS.c.kind == query.kind)
+    if query.ended:
+        filters.append(JOBS.c.status.in_([status.value for status in JobStatus if status.terminal]))
+    if query.label is not None:
+        name, value = query.label
+        labelled = sa.select(JOB_LABELS.c.job_id).where(JOB_LABELS.c.name == name, JOB_LABELS.c.value == value)
+        filters.append(JOBS.c.id.in_(labelled))
+    return filters
+
+
+def select_ids(connection: sa.Connection, tenant: str, kind: str, status: JobStatus, limit: int) -> list[str]:
+    """Return the oldest jobs of a kind and status that nobody has asked to cancel yet."""
+    fitting = sa.and_(JOBS.c.tenant == tenant, JOBS.c.kind == kind, JOBS.c.status == status.value, JOBS.c.cancel_requested.is_(False))
+    return list(connection.execute(sa.select(JOBS.c.id).where(fitting).order_by(JOBS.c.seq).limit(limit)).scalars())
 
 
 def select_history(connection: sa.Connection, tenant: str, job_id: str) -> tuple[JobEvent, ...]:
@@ -184,17 +200,28 @@ def select_file(connection: sa.Connection, tenant: str, file_id: str) -> FileRec
     return file_of_row(row)
 
 
+def select_files(connection: sa.Connection, tenant: str, names: Sequence[str], *, uploads_first: bool) -> dict[str, FileRecord]:
+    """Return the newest file of each name; of an upload and an output with the same one, the kind that comes first."""
+    is_second = sa.case((FILES.c.job_id.is_(None), 0 if uploads_first else 1), else_=1 if uploads_first else 0)
+    rank = sa.func.row_number().over(partition_by=FILES.c.name, order_by=(is_second, FILES.c.created_at.desc(), FILES.c.id))
+    fitting = sa.and_(FILES.c.tenant == tenant, FILES.c.name.in_(list(names)))
+    ranked = sa.select(FILES, rank.label("rank")).where(fitting).subquery()
+    rows = connection.execute(sa.select(*(ranked.c[column.name] for column in FILES.columns)).where(ranked.c.rank == 1)).mappings()
+    return {row["name"]: file_of_row(row) for row in rows}
+
+
 def count_by(connection: sa.Connection, tenant: str) -> dict[tuple[str, str], int]:
     """Count a tenant's jobs by (kind, status)."""
     query = sa.select(JOBS.c.kind, JOBS.c.status, sa.func.count()).where(JOBS.c.tenant == tenant).group_by(JOBS.c.kind, JOBS.c.status)
     return {(kind, status): count for kind, status, count in connection.execute(query)}
 
 
-def sum_attempts(connection: sa.Connection, tenant: str) -> tuple[int, int]:
-    """Sum over all of a tenant's jobs: (attempts, attempts whose worker was lost)."""
-    query = sa.select(sa.func.sum(JOBS.c.attempt), sa.func.sum(JOBS.c.workers_lost)).where(JOBS.c.tenant == tenant)
-    attempts, lost = connection.execute(query).one()
-    return attempts or 0, lost or 0
+def sum_attempts(connection: sa.Connection, tenant: str) -> tuple[int, int, int]:
+    """Sum over all of a tenant's jobs: (attempts, those beyond the first, those whose worker was lost)."""
+    started = sa.func.count(sa.case((JOBS.c.attempt > 0, 1)))
+    query = sa.select(sa.func.sum(JOBS.c.attempt), started, sa.func.sum(JOBS.c.workers_lost)).where(JOBS.c.tenant == tenant)
+    attempts, jobs, lost = connection.execute(query).one()
+    return attempts or 0, (attempts or 0) - jobs, lost or 0
 
 
 def duration_percentiles(connection: sa.Connection, tenant: str) -> Mapping[str, tuple[float | None, float | None]]:

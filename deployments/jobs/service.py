@@ -21,7 +21,7 @@ from deployments.jobs.errors import FileNotFound, InvalidInput, JobNotFound, Job
 from deployments.jobs.events import EventId, JobEvent
 from deployments.jobs.feed import EventFeed, Subscription
 from deployments.jobs.fingerprint import fingerprint_of_retry, fingerprint_of_submit
-from deployments.jobs.intake import MediaIntake
+from deployments.jobs.intake import MediaIntake, Rename, may_be_name
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import (
     DEFAULT_TENANT,
@@ -29,6 +29,7 @@ from deployments.jobs.model import (
     Job,
     JobPage,
     JobQuery,
+    JobStatus,
     JsonObject,
     NewJob,
     Repeat,
@@ -186,6 +187,10 @@ class JobService:
         """Cancel: at once when queued, soon when running, no change when ended."""
         return await self._store.cancel(tenant, _checked_job_id(job_id))
 
+    async def cancel_all(self, kind: str, status: JobStatus, *, tenant: str = DEFAULT_TENANT) -> tuple[str, ...]:
+        """Cancel every job of a kind that waits (QUEUED) or runs (RUNNING); returns those that this call cancelled, oldest first."""
+        return await self._store.cancel_all(tenant, kind, status)
+
     async def retry(self, job_id: str, *, tenant: str = DEFAULT_TENANT, idempotency_key: str | None = None) -> Submission:
         """Submit an ended job again as a new one that names it in ``retry_of``.
 
@@ -278,10 +283,28 @@ class JobService:
     # Files.
 
     async def create_file(
-        self, name: str, declared: str | None, chunks: AsyncIterator[bytes], *, tenant: str = DEFAULT_TENANT
+        self,
+        name: str,
+        declared: str | None,
+        chunks: AsyncIterator[bytes],
+        *,
+        tenant: str = DEFAULT_TENANT,
+        rename: Rename | None = None,
     ) -> FileRecord:
-        """Stream a file into the object store and publish it; raises as :meth:`MediaIntake.store_file`."""
-        return await self._intake.store_file(tenant, name, declared, chunks)
+        """Stream a file into the object store and publish it; as :meth:`MediaIntake.store_file`."""
+        return await self._intake.store_file(tenant, name, declared, chunks, rename)
+
+    async def find_file(self, name: str, *, tenant: str = DEFAULT_TENANT, uploads_first: bool = False) -> FileRecord:
+        """Read the record of the newest upload or output of a name.
+
+        Raises:
+            FileNotFound: no file has it.
+        """
+        names = [name] if may_be_name(name) else []
+        found = (await self._store.find_files(tenant, names, uploads_first=uploads_first)).get(name) if names else None
+        if found is None:
+            raise FileNotFound(name)
+        return found
 
     async def get_file(self, file_id: str, *, tenant: str = DEFAULT_TENANT) -> FileRecord:
         """Read the record of an upload or an output.

@@ -37,7 +37,9 @@ class StrictModel(BaseModel):
         return value
 
 
-MediaType = Annotated[str, Field(pattern=r"^[a-z]+/[a-zA-Z0-9.+-]+$", max_length=100, examples=["image/png"])]
+MediaType = Annotated[
+    str, Field(pattern=r"^[a-z]+/([a-zA-Z0-9.+-]+|\*)$", max_length=100, description="or a range such as video/*", examples=["image/png"])
+]
 
 
 class UrlRef(StrictModel):

@@ -31,13 +31,13 @@ from deployments.jobs.errors import (
     WorkerLost,
 )
 from deployments.jobs.events import EventBatch, EventId, JobEvent
+from deployments.jobs.file_shelf import FileShelf
 from deployments.jobs.leases import Lease
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import (
     Artifact,
     Claim,
     Depth,
-    FileRecord,
     Job,
     JobError,
     JobPage,
@@ -58,14 +58,16 @@ from deployments.jobs.workflow_shelf import WorkflowShelf
 
 log = get_logger(__name__)
 
+CANCELLED_AT_ONCE = 500  # in one transaction: a long queue must not hold the others up
 DECISIONS_KEPT = 100  # per pool: enough to see the last burst come and go
 WITHDRAWN_KEPT = 1000  # draining replicas, whose names never come again; they are gone long before so many others have come
 
 
-class SqlJobStore(WorkflowShelf, BackendDesk):
+class SqlJobStore(FileShelf, WorkflowShelf, BackendDesk):
     """Implements the stores of :mod:`deployments.jobs.ports` over SQLite or PostgreSQL.
 
-    ``JobStore`` and ``Previews`` are here; ``WorkflowStore`` and ``BackendRegistry`` are inherited, each from a room of its own.
+    ``JobStore`` and ``Previews`` are here, but for the files; those, ``WorkflowStore`` and ``BackendRegistry`` are inherited, each
+    from a room of its own.
     """
 
     def __init__(self, config: StoreConfig, clock: Clock | None = None, metrics: Metrics | None = None) -> None:
@@ -76,7 +78,7 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
         self._db = Database(config.database_url, self._clock, self._board.committed, self._board.doubt)
         self._decisions: dict[str, deque[ScalingDecision]] = defaultdict(lambda: deque(maxlen=DECISIONS_KEPT))
         self._withdrawn: deque[str] = deque(maxlen=WITHDRAWN_KEPT)
-        self._backend_watch = BackendWatch(config.lease_s)
+        self._backend_watch = BackendWatch(config.lease_s, self._clock.monotonic())
         self._turns = ClaimTurns()
         self._swept_at = self._clock.monotonic()
         self._janitor: asyncio.Task[None] | None = None
@@ -138,17 +140,33 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
         """See :meth:`deployments.jobs.ports.JobStore.cancel`."""
 
         def operation(tx: Transaction) -> Job:
-            job = queries.select_job(tx.connection, tenant, job_id)
-            if job.status.terminal or job.cancel_requested:
-                return job
-            if job.status is JobStatus.RUNNING:
-                job = transitions.request_cancel(job)
-                queries.update_job(tx.connection, job)
-                tx.after_commit(partial(self._board.leases.request_cancel, job_id))
-                return job
-            return self._apply(tx, transitions.cancel(job, now=tx.now))
+            return self._cancel(tx, queries.select_job(tx.connection, tenant, job_id))
 
         return self._board.shown(await self._db.write(operation))
+
+    async def cancel_all(self, tenant: str, kind: str, status: JobStatus) -> tuple[str, ...]:
+        """See :meth:`deployments.jobs.ports.JobStore.cancel_all`."""
+
+        def operation(tx: Transaction) -> list[str]:
+            found = queries.select_ids(tx.connection, tenant, kind, status, CANCELLED_AT_ONCE)
+            for job_id in found:
+                self._cancel(tx, queries.select_job(tx.connection, tenant, job_id))
+            return found
+
+        cancelled: list[str] = []
+        while some := await self._db.write(operation):
+            cancelled += some
+        return tuple(cancelled)
+
+    def _cancel(self, tx: Transaction, job: Job) -> Job:
+        if job.status.terminal or job.cancel_requested:
+            return job
+        if job.status is JobStatus.RUNNING:
+            job = transitions.request_cancel(job)
+            queries.update_job(tx.connection, job)
+            tx.after_commit(partial(self._board.leases.request_cancel, job.id))
+            return job
+        return self._apply(tx, transitions.cancel(job, now=tx.now))
 
     async def delete(self, tenant: str, job_id: str) -> None:
         """See :meth:`deployments.jobs.ports.JobStore.delete`."""
@@ -160,15 +178,6 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
             queries.delete_job(tx.connection, job_id)
 
         await self._db.write(operation)
-
-    async def add_file(self, record: FileRecord) -> FileRecord:
-        """See :meth:`deployments.jobs.ports.JobStore.add_file`."""
-        await self._db.write(lambda tx: queries.insert_file(tx.connection, record))
-        return record
-
-    async def get_file(self, tenant: str, file_id: str) -> FileRecord:
-        """See :meth:`deployments.jobs.ports.JobStore.get_file`."""
-        return await self._db.read(lambda c: queries.select_file(c, tenant, file_id))
 
     async def history(self, tenant: str, job_id: str) -> tuple[JobEvent, ...]:
         """See :meth:`deployments.jobs.ports.JobStore.history`."""
@@ -279,7 +288,7 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
     async def stats(self, tenant: str) -> Stats:
         """See :meth:`deployments.jobs.ports.JobStore.stats`."""
         counts = await self._db.read(lambda c: queries.count_by(c, tenant))
-        attempts, lost = await self._db.read(lambda c: queries.sum_attempts(c, tenant))
+        attempts, retries, lost = await self._db.read(lambda c: queries.sum_attempts(c, tenant))
         percentiles = await self._db.read(lambda c: queries.duration_percentiles(c, tenant))
         by_status = {status.value: sum(n for (_, s), n in counts.items() if s == status) for status in JobStatus}
         by_kind: dict[str, dict[str, int]] = defaultdict(dict)
@@ -290,6 +299,7 @@ class SqlJobStore(WorkflowShelf, BackendDesk):
             by_kind=dict(by_kind),
             pools={pool: await self.depth(pool) for pool in sorted(self._board.pools)},
             attempts_total=attempts,
+            retries_total=retries,
             workers_lost_total=lost,
             wait_p50_s=percentiles["wait"][0],
             wait_p95_s=percentiles["wait"][1],

@@ -92,6 +92,7 @@ FILES = sa.Table(
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("job_id", sa.String(36)),
     sa.Index("ix_files_job", "job_id"),
+    sa.Index("ix_files_name", "tenant", "name", "created_at"),
 )
 
 JOB_LABELS = sa.Table(

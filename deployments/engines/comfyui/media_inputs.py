@@ -5,12 +5,13 @@ Only in these places is a URL a reference to media; in a prompt or any other tex
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from deployments.engines.comfyui.graph import PromptGraph, is_link
 from deployments.engines.comfyui.object_info import MediaKind, ObjectInfo
-from deployments.engines.comfyui.places import Place, input_info
+from deployments.engines.comfyui.places import Place, copy_graph, input_info
 from deployments.jobs.model import JsonObject
 
 # Of nodes that no server has described (yet): (class, input) -> what it takes.
@@ -24,6 +25,7 @@ KNOWN_MEDIA_INPUTS: dict[tuple[str, str], MediaKind] = {
 
 REFERENCE_SCHEMES = ("http://", "https://", "data:", "s3://", "gs://")
 REFERENCE_FIELDS = ("url", "file_id", "base64")
+FOLDER_MARK = " [input]"  # after a name, ComfyUI's clients say so in which folder it lies
 TO_BE_UPLOADED = ""  # stands in the graph until the media are on the backend and have a name there
 
 
@@ -82,11 +84,40 @@ def take_references(graph: PromptGraph, info: ObjectInfo | None = None) -> tuple
     Returns:
         A copy of the graph without them, and the references by role, which is ``"<node id>.<input>"``.
     """
-    copy = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+    values = {place: graph[place.comfy_node]["inputs"][place.input] for place in media_places(graph, info)}
+    return _taken(graph, {place: reference for place, value in values.items() if (reference := reference_of(value)) is not None})
+
+
+def file_names(graph: PromptGraph, info: ObjectInfo | None = None) -> tuple[str, ...]:
+    """Return the names of files that stand in the media places of a graph, each once, in the order of the graph."""
+    return tuple(dict.fromkeys(plain for place in media_places(graph, info) if (plain := _file_name(graph, place))))
+
+
+def take_files(graph: PromptGraph, known: Mapping[str, str], info: ObjectInfo | None = None) -> tuple[PromptGraph, dict[str, MediaBinding]]:
+    """Take the names of known files out of the media places of a graph; the other names stay: the backend may know them.
+
+    Args:
+        graph: not modified.
+        known: file ids by name.
+        info: of the backends.
+
+    Returns:
+        As :func:`take_references`.
+    """
+    return _taken(
+        graph, {place: {"file_id": known[name]} for place in media_places(graph, info) if (name := _file_name(graph, place)) in known}
+    )
+
+
+def _file_name(graph: PromptGraph, place: MediaPlace) -> str:
+    value = graph[place.comfy_node]["inputs"][place.input]
+    return value.removesuffix(FOLDER_MARK) if isinstance(value, str) and not is_reference(value) else ""
+
+
+def _taken(graph: PromptGraph, references: Mapping[MediaPlace, JsonObject]) -> tuple[PromptGraph, dict[str, MediaBinding]]:
+    copy = copy_graph(graph)
     media: dict[str, MediaBinding] = {}
-    for comfy_node, name, _kind in media_places(graph, info):
-        reference = reference_of(graph[comfy_node]["inputs"][name])
-        if reference is not None:
-            media[str(Place(comfy_node, name))] = MediaBinding(comfy_node, name, reference)
-            copy[comfy_node]["inputs"][name] = TO_BE_UPLOADED
+    for (comfy_node, name, _), reference in references.items():
+        media[str(Place(comfy_node, name))] = MediaBinding(comfy_node, name, reference)
+        copy[comfy_node]["inputs"][name] = TO_BE_UPLOADED
     return copy, media

@@ -10,10 +10,10 @@ from deployments.engines.comfyui.graph import MAX_PROBLEMS, PromptGraph, is_link
 from deployments.engines.comfyui.media_inputs import media_kind, reference_of
 from deployments.engines.comfyui.object_info import ObjectInfo
 from deployments.engines.comfyui.places import Place, copy_graph, find_place, input_info, problem_at, titles_of
-from deployments.engines.comfyui.seeds import draw_seed_at, is_random_seed, is_seed_at
+from deployments.engines.comfyui.seeds import RANDOM_SEED, draw_seed_at, is_random_seed, is_seed_at
 from deployments.engines.comfyui.typed_inputs import raise_if_any
 from deployments.engines.comfyui.values import Accepted, Refusal, Wanted, coerce, shown, to_integer
-from deployments.jobs.errors import NodeProblem, WorkflowInvalid
+from deployments.jobs.errors import InvalidInput, NodeProblem, WorkflowInvalid
 
 MAX_OVERRIDES = 5000
 
@@ -58,6 +58,29 @@ def apply_overrides(
             seeds[str(place)] = seed
     raise_if_any(problems)
     return copy, seeds
+
+
+def changed_graph(graph: PromptGraph, overrides: Mapping[str, Any], info: ObjectInfo | None) -> PromptGraph:
+    """Return a graph to keep, with other values: a seed of -1 stays, since each run draws its own.
+
+    Raises:
+        InvalidInput: media by reference, which a kept graph cannot have: they belong to a run.
+        WorkflowInvalid: as :func:`apply_overrides`.
+    """
+    titles = titles_of(graph)
+    random_places: list[Place] = []
+    for text, value in overrides.items():
+        place = find_place(graph, text, info, titles)
+        if not isinstance(place, Place):
+            continue  # named by apply_overrides
+        if media_kind(graph, place, info) is not None and reference_of(value) is not None:
+            raise InvalidInput(f"{text} takes the name of a file here, such as one that was uploaded: a URL belongs to a run")
+        if is_random_seed(graph, place, value, info):
+            random_places.append(place)
+    changed, _ = apply_overrides(graph, overrides, info, random.Random(0))  # noqa: S311 -- what it draws is not kept
+    for place in random_places:
+        changed[place.comfy_node]["inputs"][place.input] = RANDOM_SEED
+    return changed
 
 
 def value_at(graph: PromptGraph, place: Place, value: object, info: ObjectInfo | None, generator: random.Random) -> Accepted | Refusal:

@@ -10,6 +10,7 @@
       seed:       {type: seed, bind: 3.seed, default: -1}
       checkpoint: {type: choice, bind: 4.ckpt_name, default: first_choice}
     outputs: ["9"]
+    scenario: {message: 文生图任务已提交}
 
 A file makes an endpoint with typed inputs; no code is needed. An uploaded workflow carries the same as JSON.
 """
@@ -100,6 +101,13 @@ class ParameterSpec(StrictModel):
             raise ValueError(f"the default {self.default!r} has to be written as {found.value!r}")
 
 
+class ScenarioMeta(StrictModel):
+    """Offers a workflow as a scenario of the gateway dialect; what its clients are told when one is accepted."""
+
+    message: Annotated[str, Field(max_length=200)] = ""  # Chinese, as that service speaks
+    message_en: Annotated[str, Field(max_length=200)] = ""
+
+
 class WorkflowMeta(StrictModel):
     """What a person and a program need to know to run a workflow."""
 
@@ -108,6 +116,7 @@ class WorkflowMeta(StrictModel):
     tags: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(max_length=50)] = ()
     parameters: Annotated[dict[ParameterName, ParameterSpec], Field(max_length=MAX_PARAMETERS)] = Field(default_factory=dict)
     outputs: Annotated[tuple[PlaceName, ...], Field(max_length=200)] | None = None  # node ids or titles; None: all
+    scenario: ScenarioMeta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def picture_size(path: Path, limits: MediaLimits) -> tuple[int, int]:
         UnsupportedMedia: not a PNG, JPEG or WebP, broken, or animated.
         MediaTooLarge: over the limits.
     """
-    with _open(path, limits) as image:
+    with open_picture(path, limits) as image:
         turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF orientations that swap the sides
         return (image.height, image.width) if turned else (image.width, image.height)
 
@@ -56,7 +56,7 @@ def load_picture(path: Path, limits: MediaLimits) -> BgrImage:
         UnsupportedMedia: not one of these formats, broken, or animated.
         MediaTooLarge: over the limits; nothing was decoded.
     """
-    with _open(path, limits) as image:
+    with open_picture(path, limits) as image:
         image.load()
         rgb = _to_rgb(ImageOps.exif_transpose(image))
         return np.ascontiguousarray(np.asarray(rgb)[..., ::-1])  # Pillow is RGB, we are BGR
@@ -97,7 +97,13 @@ def resize(image: BgrImage, size: tuple[int, int]) -> BgrImage:
 
 
 @contextmanager
-def _open(path: Path, limits: MediaLimits) -> Iterator[Image.Image]:
+def open_picture(path: Path, limits: MediaLimits) -> Iterator[Image.Image]:
+    """Open a PNG, JPEG or WebP and check what its header says; errors of decoding inside the ``with`` are the file's too.
+
+    Raises:
+        UnsupportedMedia: not one of these formats, broken, or animated.
+        MediaTooLarge: over the limits; nothing was decoded.
+    """
     check_scans(path)
     with path.open("rb") as file:  # a missing file is our fault, not the sender's: outside of the guard
         try:

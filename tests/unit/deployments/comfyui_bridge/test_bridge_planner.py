@@ -25,11 +25,12 @@ from deployments.jobs.errors import (
     WorkflowInvalid,
     WorkflowNotFound,
 )
-from deployments.jobs.model import BackendSpec, BackendState
+from deployments.jobs.model import BackendSpec, BackendState, FileRecord
 from deployments.jobs.spec import ComfySpec
 from tests.workflows import empty_image, text_to_image
 
 TENANT = "default"
+FILE_ID = "0b0f7a35-7c3e-4c67-8f0f-6a3b0f9f1c11"
 PICTURE = b"\x89PNG\r\n\x1a\n picture"
 
 
@@ -54,10 +55,14 @@ class Descriptions:
 
 
 class Intake:
-    """Stores base64 and refuses what a guard would."""
+    """Stores base64, refuses what a guard would, and knows some files by name."""
 
     def __init__(self):
         self.stored = []
+        self.files = {}
+
+    async def find_files(self, tenant, names):
+        return {name: self.files[name] for name in names if name in self.files}
 
     async def to_stored(self, tenant, reference):
         if getattr(reference, "url", "").startswith("http://10."):
@@ -209,6 +214,45 @@ async def test_a_reference_at_a_media_place_is_fetched(build, info, intake, valu
     (media,) = spec.media.values()
     assert (media.comfy_node, media.input, media.kind, media.reference) == ("1", "image", "image", reference)
     assert intake.stored in ([], [PICTURE])
+
+
+async def test_an_override_of_its_place_gives_a_required_input(build, info, folder):
+    (folder / "lighthouse.yaml").write_text(META.replace("default: a lighthouse, ", "required: true, "))
+    with pytest.raises(WorkflowInvalid, match="prompt is required"):
+        await plan(build(info), workflow="lighthouse")
+    with pytest.raises(WorkflowInvalid, match="prompt is required"):
+        await plan(build(info), workflow="lighthouse", overrides={"3.seed": 1})
+    _, spec = await plan(build(info), workflow="lighthouse", overrides={"6.text": "a fox"})
+    assert spec.graph["6"]["inputs"]["text"] == "a fox"
+
+
+def upload(name, media_type):
+    return FileRecord(FILE_ID, TENANT, "uploads/x", name, media_type, 1, "00", 0.0)
+
+
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("way", ["graph", "override"])
+@pytest.mark.parametrize("value", ["mine.png", "mine.png [input]"])
+async def test_a_name_at_a_media_place_means_the_tenants_file(build, info, intake, value, way, described):
+    intake.files = {"mine.png": upload("mine.png", "image/png")}
+    request = {"workflow": loader(value)} if way == "graph" else {"workflow": loader("old.png"), "overrides": {"1.image": value}}
+    _, spec = await plan(build(info if described else None), **request)
+    (media,) = spec.media.values()
+    assert (media.comfy_node, media.input, media.kind, media.reference) == ("1", "image", "image", {"file_id": FILE_ID})
+
+
+@pytest.mark.parametrize("described", [True, False])
+async def test_a_name_that_no_file_has_is_passed_on(build, info, intake, described):
+    intake.files = {"mine.png": upload("mine.png", "image/png")}
+    _, spec = await plan(build(info if described else None), workflow=loader("theirs.png"))
+    assert (spec.graph["1"]["inputs"]["image"], spec.media) == ("theirs.png", {})
+
+
+async def test_a_file_of_another_kind_is_refused_with_its_place(build, info, intake):
+    intake.files = {"voice.png": upload("voice.png", "audio/wav")}
+    with pytest.raises(WorkflowInvalid, match="takes a file of kind image, not audio/wav") as refused:
+        await plan(build(info), workflow=loader("voice.png"))
+    assert [(problem.comfy_node, problem.input, problem.kind) for problem in refused.value.problems] == [("1", "image", "media_reference")]
 
 
 async def test_a_url_in_a_text_stays_text(build, info):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -336,3 +337,33 @@ async def test_no_origin_is_sent_and_the_environments_proxies_are_not_used(monke
     assert (http._client.timeout.connect, http._client.timeout.read) == (3, 4)
     assert "origin" not in http._client.headers
     await http.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (lambda http: http.model_folders(), "/models"),
+        (lambda http: http.models("a b/c"), "/models/a%20b%2Fc"),
+        (lambda http: http.embeddings(), "/embeddings"),
+    ],
+)
+async def test_names_are_read_as_a_list(http, server, call, path):
+    server.answers["GET", unquote(path)] = Reply(200, b'["a", 1, "b"]')
+    assert await call(http) == ("a", "b")
+    assert server.requests[-1].url.raw_path.decode() == path
+
+
+@pytest.mark.parametrize("answer", [Reply(200, b"{}"), Reply(404), Reply(200, b"")])
+async def test_what_is_no_list_of_names_is_a_lost_backend(http, server, answer):
+    server.answers["GET", "/models"] = answer
+    with pytest.raises(BackendLost):
+        await http.model_folders()
+
+
+async def test_free_says_what_to_let_go_of(http, server):
+    server.answers["POST", "/free"] = Reply(200)
+    await http.free(unload_models=True, free_memory=False)
+    assert server.bodies()[-1] == ("POST", "/free", {"unload_models": True, "free_memory": False})
+    server.answers["POST", "/free"] = Reply(500)
+    with pytest.raises(BackendLost):
+        await http.free(unload_models=True, free_memory=False)

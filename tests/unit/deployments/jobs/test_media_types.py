@@ -53,6 +53,9 @@ def test_sniff_goes_by_content(head, media_type):
         ("image/png", "image/jpeg", False),
         ("video/mp4", "video/webm", False),
         ("audio/mpeg", "audio/wav", False),
+        ("image/*", "image/webp", True),
+        ("Video/*", "video/mp4", True),
+        ("video/*", "image/png", False),
     ],
 )
 def test_is_same_type(declared, found, same):

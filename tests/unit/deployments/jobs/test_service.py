@@ -330,6 +330,22 @@ async def test_subscribe_with_previews_is_of_named_jobs_of_the_tenant(service, j
             pytest.fail("was let in")
 
 
+async def test_create_file_keeps_the_name_that_it_is_given_at_the_end(service):
+    async def rename(name, sha256):
+        return f"{sha256[:4]} {name}"
+
+    record = await service.create_file("/x/me.png", None, stream(PNG), rename=rename)
+    assert record.name == f"{record.sha256[:4]} me.png"
+    assert await service.find_file(record.name) == record
+
+
+@pytest.mark.parametrize("name", ["", "me.png", "../me.png", "a/me.png", "me\x00.png", "x" * 300])
+async def test_find_file_refuses_what_no_file_is_called(service, name):
+    await service.create_file("other.png", None, stream(PNG))
+    with pytest.raises(FileNotFound):
+        await service.find_file(name)
+
+
 async def test_create_file_keeps_type_name_size_and_hash(service):
     record = await service.create_file("C:\\Pictures\\me.png", "application/octet-stream", stream(PNG[:3], PNG[3:1000], PNG[1000:]))
     assert (record.name, record.media_type, record.size_bytes) == ("me.png", "image/png", len(PNG))

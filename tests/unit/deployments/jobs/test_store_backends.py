@@ -299,3 +299,23 @@ async def test_a_server_of_a_replicas_own_is_seen_for_a_lease_and_taken_by_nobod
     assert registry._backend_watch.count_healthy(clock.monotonic()) == 0
     with pytest.raises(BackendNotFound):
         await registry.drain_backend("own", draining=True)
+
+
+async def test_a_backend_is_unhealthy_since_it_was_last_seen_healthy(registry, clock):
+    await configured(registry, "a")
+    clock.advance(3)
+    assert (await states(registry))["a"].unhealthy_s == 3  # since the store began to look
+    await registry.hold_backends("one", {"a": BackendHealth(healthy=True)}, ())
+    assert (await states(registry))["a"].unhealthy_s == 0
+    clock.advance(2)
+    await registry.hold_backends("one", {"a": BackendHealth(healthy=False)}, ())
+    clock.advance(4)
+    assert (await states(registry))["a"].unhealthy_s == 6
+
+
+async def test_a_server_that_a_replica_started_is_unhealthy_since_it_was_last_seen_healthy(registry, clock):
+    await registry.announce_backend("one", spec("own"), BackendHealth(healthy=True))
+    clock.advance(1)
+    await registry.announce_backend("one", spec("own"), BackendHealth(healthy=False))
+    clock.advance(1)
+    assert (await states(registry))["own"].unhealthy_s == 2
