@@ -46,9 +46,12 @@ Output = Annotated[Path, typer.Option(help="File or folder that the result goes 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: HOST.", show_default=False)] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default: PORT.", show_default=False)] = None,
+    comfyui_server: Annotated[
+        str | None, typer.Option(help="ComfyUI servers, host:port or URL, comma-separated; default: COMFYUI_URL.", show_default=False)
+    ] = None,
 ) -> None:
     """Serve on this machine until Ctrl-C."""
-    settings = _settings(host=host, port=port)
+    settings = _settings(host=host, port=port, **_comfyui(comfyui_server))
     from deployments.jobs.errors import ServiceError
     from serve_app.doctor import find_port_trouble
 
@@ -278,6 +281,12 @@ def hide_secrets(values: object) -> object:
     if isinstance(values, list):
         return [hide_secrets(value) for value in values]
     return SECRETS.sub(r"\g<head>\g<name>***", values) if isinstance(values, str) else values
+
+
+def _comfyui(server: str | None) -> dict[str, str]:
+    """Return the settings that name the servers which were asked for, and no others: the environment may have names of older services."""
+    others = ("comfyui_comfyui_server", "comfyui_host", "comfyui_port", "comfyui_server")
+    return {} if server is None else {"comfyui_url": server, **dict.fromkeys(others, "")}
 
 
 def _settings(**overrides: str | int | None) -> Settings:

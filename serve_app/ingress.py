@@ -19,6 +19,7 @@ from deployments.comfyui_bridge.config import ComfyConfig
 from deployments.comfyui_bridge.descriptions import Descriptions
 from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.comfyui_bridge.planner import ComfyPlanner
+from deployments.comfyui_bridge.servers import ComfyServers
 from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.config import StoreConfig
@@ -38,6 +39,8 @@ from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
 from serve_app.api.requests import parse_job_request
 from serve_app.api.schemas import EventView, JobView
+from serve_app.dialects.chosen import build_dialects
+from serve_app.dialects.config import DialectsConfig
 
 
 class IngressSetup(BaseModel):
@@ -53,6 +56,7 @@ class IngressSetup(BaseModel):
     comfyui: ComfyConfig
     workflows: Path  # folder of the workflows that ship
     api: ApiConfig
+    dialects: DialectsConfig
     capabilities: Capabilities
 
 
@@ -89,7 +93,8 @@ class Ingress:
         catalogue = WorkflowCatalogue(setup.workflows, store)
         managed = setup.comfyui.managed
         planner = ComfyPlanner(catalogue, descriptions, intake, frozenset(managed.tags) if managed.enabled else None)
-        self._desk = ComfyDesk(catalogue, descriptions, planner, store, AllowList.parse(setup.fetch.allow))
+        servers = ComfyServers(descriptions, setup.comfyui.client, starts_own=managed.enabled)
+        self._desk = ComfyDesk(catalogue, descriptions, planner, store, servers, AllowList.parse(setup.fetch.allow))
         self._service = JobService(
             store=store,
             feed=self._feed,
@@ -104,7 +109,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the HTTP application in the replica, from what the constructor made."""
-        return create_api(self._service, self._setup.api, comfy=self._desk)
+        return create_api(self._service, self._setup.api, comfy=self._desk, dialects=build_dialects(self._setup.dialects))
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica
         await self._previews.close()

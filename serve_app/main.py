@@ -201,6 +201,7 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         comfyui=settings.comfyui,
         workflows=settings.home / "workflows",
         api=settings.api,
+        dialects=settings.dialects,
         capabilities=describe(settings, manifest_of(settings), frozenset(pools)),
     )
     deployment = serve.deployment(

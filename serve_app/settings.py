@@ -32,7 +32,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from deployments.comfyui_bridge.config import ComfyConfig
+from deployments.comfyui_bridge.config import CLIENT_ID_PREFIX, ComfyConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
@@ -43,6 +43,8 @@ from deployments.storage.factory import StorageConfig
 from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCacheConfig
 from serve_app.api.config import ApiConfig
+from serve_app.comfyui_names import address_of, one_meaning
+from serve_app.dialects.config import DialectsConfig
 
 HOME = Path(__file__).resolve().parent.parent
 LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
@@ -55,10 +57,13 @@ ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that ar
     ("worker", "slots"): "args.pools.<name>.slots in serve_config.yaml",
     ("worker", "drain_s"): "args.pools.<name>.graceful_shutdown_timeout_s in serve_config.yaml",
     ("comfyui", "backends"): "COMFYUI_URL",
+    ("comfyui", "client_id_prefix"): "COMFYUI_CLIENT_ID",
+    ("dialects", "gateway_http_status"): "GATEWAY_HTTP_STATUS",
     ("face_swap", "limits"): "the media settings",
     ("face_swap", "session", "device"): "args.profile in serve_config.yaml",
     ("intake", "upload_bytes"): "media.max_bytes",
     ("api", "max_upload_bytes"): "media.max_bytes",
+    ("api", "media"): "the media settings",
     ("api", "bind_host"): "HOST",
     ("api", "title"): "the code",
     ("api", "version"): "the code",
@@ -104,6 +109,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", validation_alias="host", description="address to listen on; anything else than loopback is your choice")
     port: int = Field(8000, ge=1, le=65535, validation_alias="port", description="port to listen on")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="log_level", description="least level logged")
+    debug: str = Field(
+        "", validation_alias="debug", description="True: as LOG_LEVEL=DEBUG where LOG_LEVEL is not set; changes nothing else"
+    )
     task_api_url: str = Field(
         "", validation_alias="task_api_url", description="service that the command line talks to; default: the one on HOST and PORT"
     )
@@ -111,11 +119,31 @@ class Settings(BaseSettings):
         (), description="hosts and CIDRs that may be fetched from although they are private; comma-separated"
     )
 
+    comfyui_comfyui_server: str = Field(
+        "", validation_alias="comfyui_comfyui_server", description="the same as COMFYUI_URL, host:port, for clients of the middleware"
+    )
+    comfyui_host: str = Field(
+        "", validation_alias="comfyui_host", description="the same in two parts, for clients of the gateway; default: 127.0.0.1 with a port"
+    )
+    comfyui_port: str = Field("", validation_alias="comfyui_port", description="its other part; default: 8188 with a host")
+    comfyui_server: str = Field("", validation_alias="comfyui_server", description="the same as COMFYUI_URL, for the drawing service")
     comfyui_url: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         validation_alias="comfyui_url",
         description="ComfyUI servers that workflows run on, comma-separated: http://host:port, a missing scheme is http; with options: "
-        "http://gpu1:8188#name=gpu1&tags=sdxl+flux&weight=2&in_flight=1 (in_flight: prompts sent at once, 1 or 2)",
+        "http://gpu1:8188#name=gpu1&tags=sdxl+flux&weight=2&in_flight=1 (in_flight: prompts sent at once, 1 or 2). "
+        "It and the four names before may be set together where they name the same servers",
+    )
+    comfyui_client_id: str = Field(
+        ComfyConfig().client_id_prefix,
+        validation_alias="comfyui_client_id",
+        pattern=CLIENT_ID_PREFIX,
+        description="begins the ids under which this installation is known to its ComfyUI servers: two that share a server need two",
+    )
+    gateway_http_status: Literal["envelope", "mapped"] = Field(
+        "envelope",
+        validation_alias="gateway_http_status",
+        description="HTTP status of the gateway's answers: always 200 with the code in the body, or 400, 404, 500, 502 by the code",
     )
     storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local")
 
@@ -128,6 +156,7 @@ class Settings(BaseSettings):
     inputs: InputCacheConfig = Field({}, description="cache of inputs on each machine")  # type: ignore[assignment]  # same
     comfyui: ComfyConfig = Field({}, description="ComfyUI bridge")  # type: ignore[assignment]  # same
     face_swap: FaceSwapConfig = Field({}, description="face-swap engine")  # type: ignore[assignment]  # same
+    dialects: DialectsConfig = Field({}, description="APIs of older services")  # type: ignore[assignment]  # same
     api: ApiConfig = Field({}, description="HTTP API")  # type: ignore[assignment]  # same
     intake: IntakeLimits = Field({}, description="upper bounds of uploads")  # type: ignore[assignment]  # same
     service: ServiceConfig = Field(ServiceConfig(), description="upper bounds of requests")
@@ -166,12 +195,29 @@ class Settings(BaseSettings):
     @field_validator("comfyui_url", mode="before")
     @classmethod
     def _split_servers(cls, value: object) -> object:
-        return value.replace(",", " ").split() if isinstance(value, str) else value
+        return _servers(value) if isinstance(value, str) else value
+
+    @field_validator("comfyui_url")
+    @classmethod
+    def _all_names_mean_the_same(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        data = info.data
+        others = {
+            "COMFYUI_COMFYUI_SERVER": _servers(data.get("comfyui_comfyui_server", "")),
+            "COMFYUI_HOST and COMFYUI_PORT": _servers(address_of(data.get("comfyui_host", ""), data.get("comfyui_port", ""))),
+            "COMFYUI_SERVER": _servers(data.get("comfyui_server", "")),
+        }
+        return one_meaning({"COMFYUI_URL": value, **others})
 
     @field_validator("comfyui", mode="before")
     @classmethod
     def _comfyui_drives_the_servers(cls, value: object, info: ValidationInfo) -> object:
-        return _fill(value, backends=info.data.get("comfyui_url"))
+        data = info.data
+        return _fill(value, backends=data.get("comfyui_url"), client_id_prefix=data.get("comfyui_client_id"))
+
+    @field_validator("dialects", mode="before")
+    @classmethod
+    def _dialects_answer_as_set(cls, value: object, info: ValidationInfo) -> object:
+        return _fill(value, gateway_http_status=info.data.get("gateway_http_status"))
 
     @field_validator("fetch_allow", mode="before")
     @classmethod
@@ -203,6 +249,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{'.'.join(path)} is not set here but by {home}")
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _debug_raises_the_log_level(cls, values: dict[str, object]) -> dict[str, object]:
+        # Other programs use the name for other things (DEBUG=app:*): what is no yes is ignored.
+        asked = str(values.get("debug", "")).lower() in {"1", "true", "yes", "on"}
+        return {"log_level": "DEBUG", **values} if asked else values
+
     @field_validator("store", mode="before")
     @classmethod
     def _store_uses_the_database(cls, value: object, info: ValidationInfo) -> object:
@@ -229,7 +282,7 @@ class Settings(BaseSettings):
     @classmethod
     def _api_listens_and_takes_what_jobs_take(cls, value: object, info: ValidationInfo) -> object:
         media = info.data.get("media")
-        return _fill(value, bind_host=info.data.get("host"), max_upload_bytes=media.max_bytes if media else None)
+        return _fill(value, bind_host=info.data.get("host"), media=media, max_upload_bytes=media.max_bytes if media else None)
 
     @field_validator("intake", mode="before")
     @classmethod
@@ -352,6 +405,10 @@ def _is_given(values: object, path: tuple[str, ...]) -> bool:
     if not path:
         return True
     return isinstance(values, Mapping) and path[0] in values and _is_given(values[path[0]], path[1:])
+
+
+def _servers(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
 def _below_data_dir(value: object, folder: str, info: ValidationInfo) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -11,6 +12,7 @@ from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.jobs.service import JobService
 from serve_app.api import admin, backends, events, files, jobs, system, workflows
 from serve_app.api.config import ApiConfig
+from serve_app.api.dialect import Dialect
 from serve_app.api.errors import install_error_handlers
 from serve_app.api.limits import BodyLimit
 from serve_app.api.openapi import install_openapi
@@ -21,21 +23,22 @@ FORM_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and small fields aro
 TAKES_NO_BODY = re.compile(f"{jobs.TAKES_NO_BODY.pattern}|{backends.TAKES_NO_BODY.pattern}")
 
 
-def create_api(service: JobService, config: ApiConfig, comfy: ComfyDesk | None = None) -> FastAPI:
+def create_api(service: JobService, config: ApiConfig, comfy: ComfyDesk | None = None, dialects: Sequence[Dialect] = ()) -> FastAPI:
     """Return the application that serves ``service``; the caller starts and closes the service's feeds.
 
     Args:
         service: of jobs.
         config: addresses and limits.
         comfy: workflows and backends; None when the installation runs none, which the routes about them say then.
+        dialects: of older services, which are answered too.
     """
-    app = build_app(config)
+    app = build_app(config, dialects)
     app.state.service = service
     app.state.comfy = comfy
     return app
 
 
-def build_app(config: ApiConfig) -> FastAPI:
+def build_app(config: ApiConfig, dialects: Sequence[Dialect] = ()) -> FastAPI:
     """Return the application without a service: enough to describe itself."""
     app = FastAPI(
         title=config.title,
@@ -45,17 +48,31 @@ def build_app(config: ApiConfig) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_name_of,
+        strict_content_type=False,  # clients of older services leave it out; our own routes ask for it by require_json
     )
     app.state.config = config
     for router in (jobs.router, events.router, files.router, workflows.router, admin.router, backends.router, system.router):
         app.include_router(router)
-    limits = {files.PATH: config.max_upload_bytes + FORM_OVERHEAD_BYTES}
-    app.add_middleware(BodyLimit, default_bytes=config.max_body_bytes, streams=limits, without_body=TAKES_NO_BODY)
-    app.add_middleware(OriginCheck, hosts=config.trusted_hosts(), origins=config.trusted_origins())  # the last one added is asked first
+    for dialect in dialects:
+        for router in dialect.routers:
+            app.include_router(router)
+        for name, value in dialect.state.items():
+            setattr(app.state, name, value)
+    _install_middleware(app, config, dialects)
     install_error_handlers(app)
-    install_openapi(app)
+    install_openapi(app, dialects)
     install_pages(app)
     return app
+
+
+def _install_middleware(app: FastAPI, config: ApiConfig, dialects: Sequence[Dialect]) -> None:
+    uploads = frozenset({files.PATH}).union(*(dialect.uploads for dialect in dialects))
+    limits = dict.fromkeys(uploads, config.max_upload_bytes + FORM_OVERHEAD_BYTES)
+    app.add_middleware(BodyLimit, default_bytes=config.max_body_bytes, streams=limits, without_body=TAKES_NO_BODY)
+    app.add_middleware(OriginCheck, hosts=config.trusted_hosts(), origins=config.trusted_origins())  # the last one added is asked first
+    for dialect in dialects:
+        for middleware in dialect.outermost:
+            app.add_middleware(middleware.cls, *middleware.args, **middleware.kwargs)
 
 
 def _name_of(route: APIRoute) -> str:

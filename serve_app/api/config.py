@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from deployments.engines.media.limits import MediaLimits
 from serve_app.api.origins import Origin, TrustedHosts, normal_host, parse_authority
 
 
@@ -31,6 +32,7 @@ class ApiConfig(BaseModel):
         description="web pages of other hosts that may open a WebSocket and send what changes something, such as https://studio.example.com",
     )
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="largest request body except uploads; holds inline base64")
+    media: MediaLimits = Field(MediaLimits(), description="upper bounds of pictures that a request has this service open itself")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest body of POST /v1/files, multipart overhead not counted")
 
     @field_validator("public_base_url")

@@ -20,13 +20,17 @@ def _service(connection: HTTPConnection) -> JobService:
     return cast("JobService", connection.app.state.service)
 
 
+def _maybe_desk(connection: HTTPConnection) -> ComfyDesk | None:
+    return cast("ComfyDesk | None", connection.app.state.comfy)
+
+
 def comfy_desk(connection: HTTPConnection) -> ComfyDesk:
     """Return what knows of workflows and backends.
 
     Raises:
         NotFound: this installation runs no workflows.
     """
-    desk = cast("ComfyDesk | None", connection.app.state.comfy)
+    desk = _maybe_desk(connection)
     if desk is None:
         raise NotFound("this installation runs no ComfyUI workflows: it has no comfyui pool")
     return desk
@@ -59,6 +63,7 @@ def require_json(request: Request) -> None:
 
 Service = Annotated[JobService, Depends(_service)]
 Desk = Annotated[ComfyDesk, Depends(comfy_desk)]
+MaybeDesk = Annotated[ComfyDesk | None, Depends(_maybe_desk)]
 Config = Annotated[ApiConfig, Depends(_config)]
 Tenant = Annotated[str, Depends(tenant_of)]
 LinksTo = Annotated[Links, Depends(_links)]

@@ -102,7 +102,25 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Build the response of a problem."""
-    problem = Problem(
+    return _respond(_problem(status_code, detail, code, retryable=retryable, errors=errors, nodes=nodes), headers)
+
+
+def problem_of(error: ServiceError, path: str) -> Problem:
+    """Return the problem of an error that a request to ``path`` met."""
+    return _problem(
+        status_of(error),
+        str(error) or error.code,
+        error.code,
+        retryable=error.retryable,
+        errors=_wrong_inputs(error, path),
+        nodes=error.problems[:MAX_NODES_SHOWN] if isinstance(error, WorkflowInvalid) else (),
+    )
+
+
+def _problem(
+    status_code: int, detail: str, code: str, *, retryable: bool, errors: Sequence[FieldProblem], nodes: Sequence[NodeProblem]
+) -> Problem:
+    return Problem(
         type=f"urn:atelier:problem:{code}",
         title=phrase_of(status_code),
         status=status_code,
@@ -112,8 +130,11 @@ def problem_response(
         errors=list(errors),
         nodes=[NodeProblemView.model_validate(node) for node in nodes],
     )
+
+
+def _respond(problem: Problem, headers: Mapping[str, str] | None) -> Response:
     # ASCII: what a client sent comes back here, and half of a surrogate pair has no UTF-8.
-    return Response(json.dumps(problem.model_dump()), status_code, headers, PROBLEM_MEDIA_TYPE)
+    return Response(json.dumps(problem.model_dump()), problem.status, headers, PROBLEM_MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -156,15 +177,7 @@ async def _on_service_error(connection: HTTPConnection, error: Exception) -> Res
         headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, Unavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    response = problem_response(
-        status_of(error),
-        str(error) or error.code,
-        error.code,
-        retryable=error.retryable,
-        errors=_wrong_inputs(error, path_of(connection)),
-        nodes=error.problems[:MAX_NODES_SHOWN] if isinstance(error, WorkflowInvalid) else (),
-        headers=headers,
-    )
+    response = _respond(problem_of(error, path_of(connection)), headers)
     if isinstance(connection, WebSocket):
         await _refuse(connection, response, error)
     return response
@@ -258,5 +271,10 @@ async def _on_client_gone(_: Request, __: Exception) -> Response:
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
+    return fault_response(error)
+
+
+def fault_response(error: Exception) -> Response:
+    """Return the problem of an error that nobody raised on purpose; the log gets the details, the client none."""
     log.error("request broke", exc_info=error, extra=fields(action="request_broke"))
     return problem_response(500, "a fault of ours: the log has the details", ServiceError.code)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, WebSocket, WebSocketDisconnect, status
+from fastapi import APIRouter, Depends, Header, Query, WebSocket, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocketState
@@ -20,6 +18,7 @@ from serve_app.api.dependencies import Service, Tenant
 from serve_app.api.errors import documented
 from serve_app.api.jobs import JobId
 from serve_app.api.schemas import EventView, PreviewHeader
+from serve_app.api.sockets import converse
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -86,27 +85,19 @@ async def follow_jobs(websocket: WebSocket, subscription: Annotated[Subscription
     Closes with 1000 once all named jobs have ended, with 1012 to be reopened.
     """
     await websocket.accept()
-    sending = asyncio.create_task(_send(websocket, subscription))
-    listening = asyncio.create_task(_listen(websocket, subscription))
-    try:
-        await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        sending.cancel()
-        listening.cancel()
-        await asyncio.wait({sending, listening})
+    await converse(_send(websocket, subscription), _listen(websocket, subscription))
     if websocket.client_state is WebSocketState.CONNECTED:
         await websocket.close(status.WS_1012_SERVICE_RESTART if subscription.cut_off else status.WS_1000_NORMAL_CLOSURE)
 
 
 async def _send(websocket: WebSocket, subscription: Subscription | Viewing) -> None:
     # One sender, which takes the next thing when the last one has left: behind a slow reader events wait, and previews are replaced.
-    with contextlib.suppress(WebSocketDisconnect):
-        async for item in subscription:
-            match item:
-                case Preview() as preview:
-                    await websocket.send_bytes(to_frame(preview))
-                case event:
-                    await websocket.send_text(EventView.of(event).model_dump_json(exclude_none=True))
+    async for item in subscription:
+        match item:
+            case Preview() as preview:
+                await websocket.send_bytes(to_frame(preview))
+            case event:
+                await websocket.send_text(EventView.of(event).model_dump_json(exclude_none=True))
 
 
 def to_frame(preview: Preview) -> bytes:

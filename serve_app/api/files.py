@@ -14,7 +14,7 @@ from deployments.jobs.model import FileRecord
 from deployments.jobs.service import JobService
 from serve_app.api.dependencies import LinksTo, Service, Tenant
 from serve_app.api.errors import documented, problem_response
-from serve_app.api.multipart import read_file
+from serve_app.api.multipart import FILE_FIELD, read_file
 from serve_app.api.ranges import ByteRange, RangeNotSatisfiable, is_unchanged, select_range
 from serve_app.api.schemas import FILE_ID_EXAMPLE, FileView
 
@@ -29,20 +29,15 @@ Download = Annotated[bool, Query(description="have a browser save the file inste
 SANDBOX = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
 SHOWN_IN_BROWSERS = ("image/", "video/", "audio/")
 
-UPLOAD_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary", "description": "one picture, video or audio file"}},
-                }
-            }
-        },
-    }
-}
+
+def upload_form(field: str = FILE_FIELD, description: str = "one picture, video or audio file", **texts: str) -> dict[str, Any]:
+    """Return the OpenAPI of a form with a file in it, and with text fields, each given by its description."""
+    properties = {field: {"type": "string", "format": "binary", "description": description}}
+    properties |= {name: {"type": "string", "description": text} for name, text in texts.items()}
+    schema = {"type": "object", "required": [field], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
 BYTES = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
 BYTES_DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: BYTES | {"description": "The file, with its own media type"},
@@ -57,7 +52,7 @@ HEADERS_DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", status_code=201, summary="Upload a file", responses=documented(400, 413, 415, 422, 503), openapi_extra=UPLOAD_FORM)
+@router.post("", status_code=201, summary="Upload a file", responses=documented(400, 413, 415, 422, 503), openapi_extra=upload_form())
 async def create_file(request: Request, response: Response, service: Service, tenant: Tenant, links: LinksTo) -> FileView:
     """Store a file to be used as an input: `curl -F file=@portrait.jpg`. It is streamed into the object store.
 
@@ -72,7 +67,7 @@ async def create_file(request: Request, response: Response, service: Service, te
 @router.get("/{file_id}", summary="Download a file", response_class=Response, responses=BYTES_DOCUMENTED)
 async def read_bytes(file_id: FileId, request: Request, service: Service, tenant: Tenant, download: Download = False) -> Response:  # noqa: FBT002 -- a query parameter
     """Send a file or a part of it. A file never changes: its ETag is its SHA-256."""
-    return await _file_response(await service.get_file(file_id, tenant=tenant), request.headers, service, download=download)
+    return await file_response(await service.get_file(file_id, tenant=tenant), request.headers, service, download=download)
 
 
 @router.head("/{file_id}", summary="Look at a file", response_class=Response, responses=HEADERS_DOCUMENTED)
@@ -85,7 +80,8 @@ async def read_headers(file_id: FileId, request: Request, service: Service, tena
     return Response(headers=headers | {"Content-Length": str(record.size_bytes)})
 
 
-async def _file_response(record: FileRecord, asked: Headers, service: JobService, *, download: bool) -> Response:
+async def file_response(record: FileRecord, asked: Headers, service: JobService, *, download: bool = False) -> Response:
+    """Send a file or the part of it that the request's headers ask for."""
     etag, headers = f'"{record.sha256}"', _headers(record, download=download)
     if is_unchanged(asked, etag):
         return _unchanged(headers)

@@ -66,7 +66,7 @@ def _refusal(headers: Headers, limit: int, *, may_stream: bool) -> Response | No
     if declared.isdecimal() and (len(declared) > LENGTH_DIGITS or int(declared) > limit):
         return problem_response(413, _sentence(limit), MediaTooLarge.code)
     if "transfer-encoding" in headers and not may_stream:
-        return problem_response(411, "send a Content-Length: only POST /v1/files takes a body of unknown length", "length_required")
+        return problem_response(411, "send a Content-Length: only uploads of files may have a body of unknown length", "length_required")
     return None
 
 

@@ -55,7 +55,7 @@ def _operation(workflow: NamedWorkflow, general: JsonObject) -> JsonObject:
     operation["description"] = _description(workflow)
     operation["parameters"] = [parameter for parameter in operation["parameters"] if parameter["in"] != "path"]
     operation["requestBody"]["content"] = {
-        "application/json": {"schema": {"$ref": f"#/components/schemas/{_run_name(workflow)}"}, "example": {"inputs": _example(workflow)}}
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{_run_name(workflow)}"}, "example": {"inputs": example_of(workflow)}}
     }
     return operation
 
@@ -65,7 +65,7 @@ def _description(workflow: NamedWorkflow) -> str:
     return "\n\n".join([*filter(None, about), "Answered as `POST /v1/jobs` is."])
 
 
-def _example(workflow: NamedWorkflow) -> JsonObject:
+def example_of(workflow: NamedWorkflow) -> JsonObject:
     """Return inputs that the schema takes: defaults, and something of the right kind for what has none but is required."""
     example: JsonObject = {}
     for name, spec in workflow.meta.parameters.items():

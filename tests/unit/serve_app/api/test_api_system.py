@@ -15,7 +15,7 @@ from deployments.jobs.model import ScalingDecision
 from serve_app.api.app import create_api
 from serve_app.api.config import ApiConfig
 from serve_app.api.errors import status_of
-from serve_app.api.openapi import SHIPPED_WORKFLOWS, SNAPSHOT, build_snapshot, to_text
+from serve_app.snapshot import SHIPPED_WORKFLOWS, SNAPSHOT, build_snapshot, to_text
 
 ROOT = Path(__file__).parents[4]
 PROBLEM = "application/problem+json"
@@ -129,7 +129,7 @@ async def test_pages_load_everything_from_here(client, path):
 
 def test_openapi_snapshot_is_true():
     document = to_text(build_snapshot(ROOT / SHIPPED_WORKFLOWS))
-    assert (ROOT / SNAPSHOT).read_text(encoding="utf-8") == document, "refresh it: python -m serve_app.api.openapi"
+    assert (ROOT / SNAPSHOT).read_text(encoding="utf-8") == document, "refresh it: python -m serve_app.snapshot"
 
 
 def test_openapi_documents_what_is_refused_before_a_route():

@@ -16,8 +16,8 @@ from deployments.engines.comfyui.workflow_file import read_meta
 from deployments.jobs.errors import StoreUnavailable
 from serve_app.api.app import create_api
 from serve_app.api.config import ApiConfig
-from serve_app.api.openapi import SHIPPED_WORKFLOWS, build_snapshot
 from serve_app.api.workflow_openapi import add_workflows
+from serve_app.snapshot import SHIPPED_WORKFLOWS, build_snapshot
 
 ROOT = Path(__file__).parents[4]
 PROBLEM = "application/problem+json"

@@ -18,6 +18,8 @@ from fastapi import FastAPI
 from deployments.comfyui_bridge.catalogue import WorkflowCatalogue
 from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.comfyui_bridge.planner import ComfyPlanner
+from deployments.comfyui_bridge.servers import ComfyServers
+from deployments.comfyui_client.config import ClientConfig
 from deployments.engines.comfyui.object_info import ObjectInfo
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
 from deployments.jobs.config import StoreConfig
@@ -34,6 +36,8 @@ from deployments.storage.local import LocalStore
 from deployments.storage.upload import upload_stream
 from serve_app.api.app import create_api
 from serve_app.api.config import ApiConfig
+from serve_app.dialects.chosen import build_dialects
+from serve_app.dialects.config import DialectsConfig
 
 CAPABILITIES = Capabilities(
     engines=(
@@ -150,7 +154,7 @@ def planner(catalogue: WorkflowCatalogue, descriptions: StubDescriptions, intake
 
 @pytest.fixture
 def desk(catalogue: WorkflowCatalogue, descriptions: StubDescriptions, planner: ComfyPlanner, store: SqlJobStore) -> ComfyDesk:
-    return ComfyDesk(catalogue, descriptions, planner, store, AllowList.parse(["gpu2"]))
+    return ComfyDesk(catalogue, descriptions, planner, store, ComfyServers(descriptions, ClientConfig()), AllowList.parse(["gpu2"]))
 
 
 @pytest.fixture
@@ -177,7 +181,7 @@ def app(service: JobService, desk: ComfyDesk) -> FastAPI:
         allowed_hosts=frozenset({"atelier.test"}),
         allowed_origins=frozenset({"https://studio.example"}),
     )
-    return create_api(service, config, comfy=desk)
+    return create_api(service, config, comfy=desk, dialects=build_dialects(DialectsConfig()))
 
 
 @pytest.fixture
@@ -248,8 +252,8 @@ def websocket_peer() -> type[WebSocketPeer]:
 @pytest.fixture
 def websocket(app: FastAPI):
     @contextlib.asynccontextmanager
-    async def connect(query: list[tuple[str, str]] | None = None, **headers: str) -> AsyncIterator[WebSocketPeer]:
-        peer = WebSocketPeer(app, "/v1/events", query or [], {"host": "atelier.test", **headers})
+    async def connect(query: list[tuple[str, str]] | None = None, path: str = "/v1/events", **headers: str) -> AsyncIterator[WebSocketPeer]:
+        peer = WebSocketPeer(app, path, query or [], {"host": "atelier.test", **headers})
         try:
             yield peer
         finally:

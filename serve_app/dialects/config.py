@@ -1,0 +1,38 @@
+"""Which older services are answered, and how."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import NoDecode
+
+DialectName = Literal["tasks", "middleware", "gateway"]
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+
+
+class DialectsConfig(BaseModel):
+    """The dialects of an installation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: Annotated[frozenset[DialectName], NoDecode, BeforeValidator(_split)] = Field(
+        frozenset({"tasks", "middleware", "gateway"}),
+        description="APIs of older services that are answered besides the native one: tasks (/api/tasks/create and the like), "
+        "middleware (/api/workflow/submit and the like, /ws), gateway (/api/v1)",
+    )
+    gateway_http_status: Literal["envelope", "mapped"] = Field(
+        "envelope",
+        description="HTTP status of the gateway's answers: always 200 with the code in the body, or 400, 404, 500, 502 by the code",
+    )
+    patience_s: float = Field(
+        10.0,
+        ge=0,
+        description="how long no ComfyUI server may have been healthy before clients of the gateway are told so instead of queued",
+    )

@@ -1,0 +1,162 @@
+"""The gateway's envelope: ``{code, message, data}`` around every answer below ``/api/v1``, whatever the answer was.
+
+Routes wrap what they return. Everything else, from a field that is missing to a fault of ours, is a problem document by then, and is
+translated here, outside of everything that could answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.jobs import errors
+from deployments.jobs.model import JsonObject
+from serve_app.api.errors import PROBLEM_MEDIA_TYPE, fault_response
+from serve_app.dialects import gateway_texts as texts
+from serve_app.dialects.gateway_texts import Text
+
+PREFIX: Final = "/api/v1"
+SCENARIOS: Final = f"{PREFIX}/scenarios"
+SUBMIT: Final = f"{PREFIX}/workflows/submit"
+
+BAD_REQUEST: Final = 400
+MISSING: Final = 404
+FAULT: Final = 500
+UNREACHABLE: Final = 1001
+WORKFLOW_INVALID: Final = 1002
+FILE_FAILED: Final = 1003
+
+# What is mapped where the HTTP status shall tell too.
+STATUS_OF_CODE: Final[Mapping[int, int]] = {
+    BAD_REQUEST: 400,
+    MISSING: 404,
+    FAULT: 500,
+    UNREACHABLE: 502,
+    WORKFLOW_INVALID: 400,
+    FILE_FAILED: 500,
+}
+
+_ANSWER_OF_PROBLEM: Final[Mapping[str, tuple[int, Text]]] = {
+    errors.BackendNotConfigured.code: (UNREACHABLE, texts.UNREACHABLE),
+    errors.BackendUnavailable.code: (UNREACHABLE, texts.UNREACHABLE),
+    errors.BackendLost.code: (UNREACHABLE, texts.UNREACHABLE),
+    errors.ObjectInfoNeeded.code: (UNREACHABLE, texts.UNREACHABLE),  # of a graph that only a server can read
+    errors.WorkflowInvalid.code: (WORKFLOW_INVALID, texts.WORKFLOW_INVALID),
+    errors.WorkflowNotConvertible.code: (WORKFLOW_INVALID, texts.WORKFLOW_INVALID),
+    errors.UnsupportedMedia.code: (FILE_FAILED, texts.FILE_FAILED),
+    errors.MediaTypeMismatch.code: (FILE_FAILED, texts.FILE_FAILED),
+    errors.UploadFailed.code: (FILE_FAILED, texts.FILE_FAILED),
+    errors.JobNotFound.code: (MISSING, texts.NO_SUCH_PROMPT),
+    errors.FileNotFound.code: (MISSING, texts.NO_SUCH_FILE),
+    errors.WorkflowNotFound.code: (MISSING, texts.NO_SUCH_SCENARIO),
+    errors.QueueFull.code: (FAULT, texts.QUEUE_FULL),
+}
+
+Data = TypeVar("Data")
+
+
+class Envelope(BaseModel, Generic[Data]):
+    """What every answer of the gateway is."""
+
+    code: int = Field(
+        200,
+        description="200, or 400 (bad arguments), 404, 500, 1001 (ComfyUI unreachable), 1002 (workflow invalid), 1003 (file failed)",
+    )
+    message: str = Field(examples=["success"])
+    data: Data | None = Field(None, description="null on an error")
+
+
+def answer_of(problem: JsonObject, path: str) -> tuple[int, Text]:
+    """Return the code and the message of a problem, before its details are said."""
+    code, text = _ANSWER_OF_PROBLEM.get(problem["code"]) or _by_status(problem["status"])
+    if path.startswith(SCENARIOS) and code == WORKFLOW_INVALID and not any(node["comfy_node"] for node in problem["nodes"]):
+        return BAD_REQUEST, texts.INVALID  # a field of the request, not the template
+    if path == SUBMIT and problem["code"] == errors.InvalidInput.code and not problem["errors"]:
+        return WORKFLOW_INVALID, texts.WORKFLOW_INVALID  # the request was read: it is the graph that is none
+    return code, text
+
+
+def to_envelope(problem: JsonObject, path: str, headers: Headers) -> JsonObject:
+    """Return the envelope of a problem. The Chinese messages are that service's own, to the letter; the English ones say more."""
+    code, text = answer_of(problem, path)
+    message = text.zh if texts.prefers_chinese(headers) else f"{text.en}: {_detail(problem)}"
+    return {"code": code, "message": message, "data": None}
+
+
+def _by_status(status: int) -> tuple[int, Text]:
+    if status == MISSING:
+        return MISSING, texts.NOT_FOUND
+    return (FAULT, texts.INTERNAL) if status >= FAULT else (BAD_REQUEST, texts.INVALID)
+
+
+def _detail(problem: JsonObject) -> str:
+    parts = [f"{error['pointer']}: {error['detail']}" for error in problem["errors"]]
+    return "; ".join(parts) or str(problem["detail"])
+
+
+class EnvelopeAnswers:
+    """ASGI middleware: every problem below ``/api/v1`` leaves as an envelope, a fault of ours too."""
+
+    def __init__(self, app: ASGIApp, *, mapped: bool) -> None:
+        """Wrap an app; ``mapped`` has the HTTP status follow the code, else it is always 200."""
+        self._app = app
+        self._mapped = mapped
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and its answer back."""
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or not (path == PREFIX or path.startswith(f"{PREFIX}/")):
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send, path, Headers(scope=scope), mapped=self._mapped)
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception as error:
+            if answer.begun:
+                raise
+            await fault_response(error)(scope, receive, answer.send)
+
+
+class _Answer:
+    """Holds a problem back until it is whole; everything else passes at once."""
+
+    def __init__(self, send: Send, path: str, asked: Headers, *, mapped: bool) -> None:
+        self.begun = False
+        self._send = send
+        self._path = path
+        self._asked = asked
+        self._mapped = mapped
+        self._held: Message | None = None
+        self._body = bytearray()
+
+    async def send(self, message: Message) -> None:
+        self.begun = True
+        if message["type"] == "http.response.start" and _media_type(message) == PROBLEM_MEDIA_TYPE:
+            self._held = message
+        elif self._held is not None:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                await self._translate(self._held)
+        else:
+            await self._send(message)
+
+    async def _translate(self, start: Message) -> None:
+        envelope = to_envelope(json.loads(self._body), self._path, self._asked)
+        body = json.dumps(envelope, ensure_ascii=False).encode("utf-8", "replace")
+        status = STATUS_OF_CODE[envelope["code"]] if self._mapped else 200
+        translated: Message = {**start, "status": status, "headers": list(start["headers"])}
+        headers = MutableHeaders(raw=translated["headers"])
+        headers["content-type"] = "application/json"
+        headers["content-length"] = str(len(body))
+        await self._send(translated)
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def _media_type(start: Message) -> str:
+    raw: Any = start.get("headers", [])
+    return Headers(raw=list(raw)).get("content-type", "")
