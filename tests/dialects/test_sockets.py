@@ -34,9 +34,10 @@ def address(cluster, path):
 def test_the_middleware_tells_every_task_to_every_listener(api, cluster):
     with connect(address(cluster, "/ws")) as first, connect(address(cluster, "/ws")) as second:
         ids = [api.post("/api/workflow/submit", json=text_to_image(steps=40, seed=n)).json()["task_id"] for n in range(3)]
+        updates: dict[str, list[dict]] = {}
         for socket in (first, second):
             ended: set[str] = set()
-            updates: dict[str, list[dict]] = {task_id: [] for task_id in ids}
+            updates = {task_id: [] for task_id in ids}
             while ended < set(ids):
                 update = json.loads(socket.recv(timeout=WAIT_S))
                 assert update["type"] == "task_update"

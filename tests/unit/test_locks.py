@@ -29,7 +29,7 @@ def test_lock_pins_and_hashes_every_package(name):
     assert [entry for entry in entries if not re.match(r"[a-z0-9-]+==\S+", entry) or "--hash=sha256:" not in entry] == []
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, "tests/dialects/newman/package-lock.json"])
 def test_lock_names_no_host(name):
     assert "://" not in (ROOT / name).read_text(encoding="utf-8")
 
