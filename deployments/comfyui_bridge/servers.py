@@ -10,6 +10,7 @@ from typing import TypeVar
 from deployments.comfyui_bridge.descriptions import Descriptions
 from deployments.comfyui_client.config import ClientConfig
 from deployments.comfyui_client.http import ComfyHttp
+from deployments.engines.comfyui.object_info import without_files
 from deployments.jobs.errors import BackendLost, BackendUnavailable
 from deployments.jobs.model import BackendState, JsonObject
 
@@ -54,7 +55,7 @@ class ComfyServers:
         return tuple(_to_stats(state, answer) for state, answer in await self._ask(ComfyHttp.system_stats))
 
     async def object_info(self) -> JsonObject:
-        """Return ComfyUI's own description of its nodes, of the first server that answers.
+        """Return ComfyUI's own description of its nodes, of the first server that answers, without the names of input files.
 
         Raises:
             BackendUnavailable: none does.
@@ -63,7 +64,7 @@ class ComfyServers:
         for state in sorted(states, key=lambda state: (not _is_healthy(state), state.draining, state.spec.name)):
             answer = await self._ask_one(state, ComfyHttp.object_info, ASK_S)
             if answer is not None:
-                return answer
+                return without_files(answer)
         raise _nobody()
 
     async def model_folders(self) -> tuple[str, ...]:

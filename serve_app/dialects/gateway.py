@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Body, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware import Middleware
 
@@ -13,7 +13,7 @@ from deployments.comfyui_bridge.catalogue import NamedWorkflow
 from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.engines.comfyui.typed_inputs import typed_inputs
 from deployments.jobs.errors import WorkflowNotFound
-from deployments.jobs.model import Job, JobStatus
+from deployments.jobs.model import FileRecord, Job, JobStatus
 from serve_app.api.dependencies import Desk, LinksTo, Service, Tenant
 from serve_app.api.dialect import Dialect
 from serve_app.api.errors import documented
@@ -222,23 +222,23 @@ async def upload_image(request: Request, service: Service, tenant: Tenant) -> En
     return _envelope(texts.UPLOADED, stored, request)
 
 
-FileName = Annotated[str, Query(description="of a file", min_length=1, max_length=255, examples=["result.png"])]
-Subfolder = Annotated[str, Query(description="ignored: names are unique", max_length=255)]
-ImageType = Annotated[Literal["output", "input", "temp"], Query(description="input: uploads first")]
+async def _picture(
+    filename: Annotated[str, Query(description="of a file", min_length=1, max_length=255, examples=["result.png"])],
+    service: Service,
+    tenant: Tenant,
+    subfolder: Annotated[str, Query(description="ignored: names are unique", max_length=255)] = "",  # noqa: ARG001 -- a part of the contract
+    img_type: Annotated[Literal["output", "input", "temp"], Query(description="input: uploads first")] = "output",
+) -> FileRecord:
+    return await find_picture(service, filename, tenant, uploads_first=img_type == "input")
+
+
+Picture = Annotated[FileRecord, Depends(_picture)]
 
 
 @router.get("/images/download", summary="Download a picture", response_class=Response, responses={200: BYTES_DOCUMENTED[200]})
-async def download_image(
-    filename: FileName,
-    request: Request,
-    service: Service,
-    tenant: Tenant,
-    subfolder: Subfolder = "",  # noqa: ARG001 -- a part of the contract
-    img_type: ImageType = "output",
-) -> Response:
+async def download_image(picture: Picture, request: Request, service: Service) -> Response:
     """Send an output or an upload by its name."""
-    record = await find_picture(service, filename, tenant, uploads_first=img_type == "input")
-    return await file_response(record, request.headers, service)
+    return await file_response(picture, request.headers, service)
 
 
 class ImageUrl(View):
@@ -250,17 +250,10 @@ class ImageUrl(View):
 
 @router.get("/images/url", summary="The address of a picture")
 async def read_image_url(
-    filename: FileName,
-    service: Service,
-    tenant: Tenant,
-    links: LinksTo,
-    request: Request,
-    subfolder: Subfolder = "",  # noqa: ARG001 -- a part of the contract
-    img_type: ImageType = "output",
+    picture: Picture, filename: Annotated[str, Query(max_length=255)], links: LinksTo, request: Request
 ) -> Envelope[ImageUrl]:
     """Return an address that the client can reach: this service's, never a ComfyUI server's."""
-    record = await find_picture(service, filename, tenant, uploads_first=img_type == "input")
-    return _envelope(texts.URL_READ, ImageUrl(url=links.file(record.id), filename=filename), request)
+    return _envelope(texts.URL_READ, ImageUrl(url=links.file(picture.id), filename=filename), request)
 
 
 def _envelope(text: Text, data: Data, request: Request) -> Envelope[Data]:

@@ -13,7 +13,7 @@ from serve_app.api.schemas import JOB_ID_EXAMPLE, View
 from serve_app.dialects.task_view import workflow_name_of
 
 KIND = "comfyui"
-MAX_LISTED = 1000  # of each list: the counts are right beyond it
+MAX_LISTED = 200  # of each list, since every job comes with its graph; the counts are right beyond it
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from tests.workflows import empty_image
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow, pytest.mark.timeout(240)]
 
-CLIENTS = 99  # a third for each dialect
+CLIENTS = 100  # a third for each dialect
 LOAD_S = 60.0
 POLL_S = 0.5
 END_S = 90.0

@@ -114,6 +114,29 @@ class ObjectInfo:
         return cls(MappingProxyType(nodes))
 
 
+def without_files(raw: JsonObject) -> JsonObject:
+    """Return the answer of ``GET /object_info`` without the names of input files: whose files lie on a server is nobody's business."""
+    return {name: _class_without_files(described) for name, described in raw.items()}
+
+
+def _class_without_files(described: Any) -> Any:  # noqa: ANN401 - whatever a server says
+    if not isinstance(described, dict) or not isinstance(described.get("input"), dict):
+        return described
+    sections = {
+        section: {name: _spec_without_files(spec) for name, spec in specs.items()} if isinstance(specs, dict) else specs
+        for section, specs in described["input"].items()
+    }
+    return described | {"input": sections}
+
+
+def _spec_without_files(spec: Any) -> Any:  # noqa: ANN401 - whatever a server says
+    options = spec[1] if isinstance(spec, list) and len(spec) > 1 and isinstance(spec[1], dict) else {}
+    if not any(options.get(flag) for flag, _ in _UPLOADS):
+        return spec
+    listed = [] if isinstance(spec[0], list) else spec[0]
+    return [listed, options | ({"options": []} if "options" in options else {}), *spec[2:]]
+
+
 class _MalformedClassError(Exception):
     """A class is described in no way that we know."""
 

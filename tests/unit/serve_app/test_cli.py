@@ -287,3 +287,24 @@ def test_doctor_accepts_a_port_that_atelier_has(monkeypatch, answers, ok):
     monkeypatch.setattr(client.Client, "is_atelier", lambda self: answers)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert doctor.check_port("127.0.0.1", taken.getsockname()[1], "http://atelier.test").ok is ok
+
+
+def test_serve_takes_the_comfyui_servers_of_its_option_and_no_others(monkeypatch):
+    served = []
+    monkeypatch.setattr("serve_app.main.run_local", lambda settings, announce: served.append(settings))
+    monkeypatch.setattr(doctor, "find_port_trouble", lambda host, port: None)
+    for name, value in {"COMFYUI_URL": "gpu1:1", "COMFYUI_HOST": "gpu2", "COMFYUI_PORT": "2", "COMFYUI_SERVER": "gpu3:3"}.items():
+        monkeypatch.setenv(name, value)
+    done = run("serve", "--host", "127.0.0.1", "--port", 8123, "--comfyui-server", "gpu4:8188,https://gpu5")
+    assert done.exit_code == 0, done.output
+    (settings,) = served
+    assert (settings.host, settings.port) == ("127.0.0.1", 8123)
+    assert [spec.url for spec in settings.comfyui.specs()] == ["http://gpu4:8188", "https://gpu5:443"]
+
+
+def test_serve_names_two_comfyui_settings_that_disagree(monkeypatch):
+    monkeypatch.setenv("COMFYUI_URL", "gpu1:1")
+    monkeypatch.setenv("COMFYUI_COMFYUI_SERVER", "gpu2:2")
+    done = run("serve")
+    assert done.exit_code == 1
+    assert "COMFYUI_URL and COMFYUI_COMFYUI_SERVER name different ComfyUI servers" in " ".join(done.output.split())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.comfyui.object_info import AUTOGROW, InputInfo, NodeInfo, ObjectInfo
+from deployments.engines.comfyui.object_info import AUTOGROW, InputInfo, NodeInfo, ObjectInfo, without_files
 
 DATA = Path(__file__).parents[4] / "data"
 
@@ -202,3 +202,24 @@ def test_of_never_breaks(described, spec):
             assert isinstance(info.is_widget, bool)
             info.branch("key")
             assert info.grown is None or info.type == AUTOGROW
+
+
+def test_without_files_leaves_out_the_names_of_inputs_and_nothing_else():
+    old = {"required": {"image": [["a.png", "b.png"], {"image_upload": True}], "mode": [["x", "y"]]}}
+    new = {
+        "required": {"audio": ["COMBO", {"options": ["a.wav"], "audio_upload": True, "tooltip": "t"}]},
+        "optional": {"n": ["INT", {"default": 1}]},
+    }
+    raw = {"Old": {"input": old, "output": ["IMAGE"]}, "New": {"input": new}, "Odd": 3, "Odder": {"input": {"required": ["x"]}}}
+    assert without_files(raw) == {
+        "Old": {"input": {"required": {"image": [[], {"image_upload": True}], "mode": [["x", "y"]]}}, "output": ["IMAGE"]},
+        "New": {
+            "input": {
+                "required": {"audio": ["COMBO", {"options": [], "audio_upload": True, "tooltip": "t"}]},
+                "optional": {"n": ["INT", {"default": 1}]},
+            }
+        },
+        "Odd": 3,
+        "Odder": {"input": {"required": ["x"]}},
+    }
+    assert raw["Old"]["input"]["required"]["image"][0] == ["a.png", "b.png"]
