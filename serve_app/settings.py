@@ -120,19 +120,21 @@ class Settings(BaseSettings):
     )
 
     comfyui_comfyui_server: str = Field(
-        "", validation_alias="comfyui_comfyui_server", description="the same as COMFYUI_URL, host:port, for clients of the middleware"
+        "", validation_alias="comfyui_comfyui_server", description="COMFYUI_URL as the middleware names it: host:port"
     )
     comfyui_host: str = Field(
-        "", validation_alias="comfyui_host", description="the same in two parts, for clients of the gateway; default: 127.0.0.1 with a port"
+        "",
+        validation_alias="comfyui_host",
+        description="COMFYUI_URL in two parts, as the gateway names it; default: 127.0.0.1 where the port is set",
     )
-    comfyui_port: str = Field("", validation_alias="comfyui_port", description="its other part; default: 8188 with a host")
-    comfyui_server: str = Field("", validation_alias="comfyui_server", description="the same as COMFYUI_URL, for the drawing service")
+    comfyui_port: str = Field("", validation_alias="comfyui_port", description="its other part; default: 8188 where the host is set")
+    comfyui_server: str = Field("", validation_alias="comfyui_server", description="COMFYUI_URL as the drawing service names it")
     comfyui_url: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         validation_alias="comfyui_url",
         description="ComfyUI servers that workflows run on, comma-separated: http://host:port, a missing scheme is http; with options: "
         "http://gpu1:8188#name=gpu1&tags=sdxl+flux&weight=2&in_flight=1 (in_flight: prompts sent at once, 1 or 2). "
-        "It and the four names before may be set together where they name the same servers",
+        "Of it and the four names before, those that are set must name the same servers",
     )
     comfyui_client_id: str = Field(
         ComfyConfig().client_id_prefix,

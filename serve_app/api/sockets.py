@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from fastapi import WebSocketDisconnect
+from fastapi import WebSocket, WebSocketDisconnect, status
 
 
 async def converse(sending: Coroutine[Any, Any, None], listening: Coroutine[Any, Any, None]) -> None:
@@ -22,6 +22,19 @@ async def converse(sending: Coroutine[Any, Any, None], listening: Coroutine[Any,
     for task in tasks:
         if not task.cancelled():
             task.result()
+
+
+async def receive_text(websocket: WebSocket) -> str:
+    """Return the next text that a client sends; empty for a binary message, which Starlette's own method takes for a fault of ours.
+
+    Raises:
+        WebSocketDisconnect: it has left.
+    """
+    message = await websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", status.WS_1005_NO_STATUS_RCVD))
+    text: str = message.get("text") or ""
+    return text
 
 
 async def _until_left(direction: Coroutine[Any, Any, None]) -> None:

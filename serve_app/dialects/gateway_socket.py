@@ -21,7 +21,7 @@ from deployments.jobs.service import JobService
 from serve_app.api.dependencies import Desk, Service, Tenant
 from serve_app.api.errors import problem_of
 from serve_app.api.requests import JsonDocument
-from serve_app.api.sockets import converse
+from serve_app.api.sockets import converse, receive_text
 from serve_app.dialects import gateway_texts as texts
 from serve_app.dialects.gateway_clients import Gateway, GatewayState
 from serve_app.dialects.gateway_envelope import BAD_REQUEST, PREFIX, SUBMIT, to_envelope
@@ -101,7 +101,7 @@ class _Conversation:
     async def listen(self) -> None:
         """Answer what the client says."""
         while True:
-            text = await self._websocket.receive_text()
+            text = await receive_text(self._websocket)
             async with self._turn:
                 await self._answer(text)
 

@@ -27,7 +27,7 @@ from serve_app.api.links import Links
 from serve_app.api.multipart import read_file
 from serve_app.api.requests import GRAPH_EXAMPLE, JsonDocument, OverrideValues
 from serve_app.api.schemas import JOB_ID_EXAMPLE, View
-from serve_app.api.sockets import converse
+from serve_app.api.sockets import converse, receive_text
 from serve_app.dialects import comfy_functions
 from serve_app.dialects.pictures import PictureName, find_picture, read_whole
 from serve_app.dialects.queue_view import KIND, QueueView, read_queue
@@ -221,7 +221,7 @@ async def _whole(job_id: str, service: JobService, tenant: str, links: Links) ->
 async def _listen(websocket: WebSocket) -> None:
     # Nobody else reads, and an unread disconnect would keep the subscription for ever.
     while True:
-        if PING in await websocket.receive_text():
+        if PING in await receive_text(websocket):
             await websocket.send_json({"type": "pong"})
 
 

@@ -189,6 +189,8 @@ async def test_a_client_submits_and_hears_of_its_own_prompts(client, websocket, 
         assert (await peer.receive())["type"] == "websocket.accept"
         assert await peer.receive_json() == {"type": "connected", "data": {"message": "WebSocket 连接已建立", "client_id": "my_client"}}
         assert (await said(peer, {"type": "ping"}))["type"] == "pong"
+        peer.to_app.put_nowait({"type": "websocket.receive", "bytes": b"{}"})
+        assert (await peer.receive_json())["type"] == "error"
         for rubbish in ("{", '{"type": "dance"}', "[]"):
             assert await said(peer, rubbish) == {"type": "error", "data": {"code": 400, "message": "请求参数验证失败"}}
         for wrong in ({}, {"workflow": {}}, None):
