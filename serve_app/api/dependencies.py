@@ -16,6 +16,9 @@ from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
 
 
+HTTP_OF_SOCKET = {"ws": "http", "wss": "https"}
+
+
 def _service(connection: HTTPConnection) -> JobService:
     return cast("JobService", connection.app.state.service)
 
@@ -46,8 +49,9 @@ def tenant_of(_: HTTPConnection) -> str:
 
 
 def _links(connection: HTTPConnection) -> Links:
-    base = _config(connection).public_base_url or str(connection.base_url)
-    return Links(base.rstrip("/"))
+    asked = connection.base_url
+    asked = asked.replace(scheme=HTTP_OF_SOCKET.get(asked.scheme, asked.scheme))  # links that a WebSocket tells are followed by HTTP
+    return Links((_config(connection).public_base_url or str(asked)).rstrip("/"))
 
 
 def require_json(request: Request) -> None:

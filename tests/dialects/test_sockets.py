@@ -48,6 +48,7 @@ def test_the_middleware_tells_every_task_to_every_listener(api, cluster):
                 assert list(dict.fromkeys(update["status"] for update in told)) == ["PENDING", "PROCESSING", "COMPLETED"]
                 assert [update["progress"] for update in told] == sorted(update["progress"] for update in told)
                 assert [output["url"] for output in told[-1]["outputs"]] == told[-1]["result_urls"]
+                assert api.get(told[-1]["result_url"]).headers["content-type"] == "image/png"
                 assert any((update["progress_detail"] or {}).get("node") == "3" for update in told)
         first.send('{"type": "ping"}')
         assert hear(first, lambda message: message["type"] == "pong")

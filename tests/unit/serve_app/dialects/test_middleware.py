@@ -225,6 +225,8 @@ async def test_the_socket_tells_every_change_of_every_task_in_order(client, webs
     ]  # fmt: skip
     assert progress["progress_detail"]["node"] == "3"
     assert done["result_urls"] == [one["url"] for one in done["outputs"]]
+    assert (await client.get(done["result_url"])).headers["content-type"] == "image/png"
+    assert done["result_url"].startswith("http://")
     async with websocket([("after", pending["event_id"])], path="/ws") as peer:
         await peer.receive()
         assert [(await peer.receive_json())["status"] for _ in range(2)] == ["PROCESSING", "COMPLETED"]
