@@ -15,7 +15,6 @@ from deployments.jobs.service import JobService
 from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
 
-
 HTTP_OF_SOCKET = {"ws": "http", "wss": "https"}
 
 
