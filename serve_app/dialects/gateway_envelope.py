@@ -84,8 +84,7 @@ def answer_of(problem: JsonObject, path: str) -> tuple[int, Text]:
 def to_envelope(problem: JsonObject, path: str, headers: Headers) -> JsonObject:
     """Return the envelope of a problem. The Chinese messages are that service's own, to the letter; the English ones say more."""
     code, text = answer_of(problem, path)
-    message = text.zh if texts.prefers_chinese(headers) else f"{text.en}: {_detail(problem)}"
-    return {"code": code, "message": message, "data": None}
+    return {"code": code, "message": text.zh if texts.prefers_chinese(headers) else _with_detail(text.en, problem), "data": None}
 
 
 def _by_status(status: int) -> tuple[int, Text]:
@@ -94,9 +93,10 @@ def _by_status(status: int) -> tuple[int, Text]:
     return (FAULT, texts.INTERNAL) if status >= FAULT else (BAD_REQUEST, texts.INVALID)
 
 
-def _detail(problem: JsonObject) -> str:
+def _with_detail(text: str, problem: JsonObject) -> str:
     parts = [f"{error['pointer']}: {error['detail']}" for error in problem["errors"]]
-    return "; ".join(parts) or str(problem["detail"])
+    detail = "; ".join(parts) or str(problem["detail"])
+    return detail if detail.startswith(text) else f"{text}: {detail}"
 
 
 class EnvelopeAnswers:

@@ -54,6 +54,11 @@ def test_to_envelope_says_the_details_in_english():
     assert to_envelope(problem, "/api/v1/workflows/42/history", ENGLISH)["message"] == "no such task: there is no job 42"
 
 
+def test_to_envelope_says_nothing_twice():
+    problem = problem_of(errors.NotFound("not found: see /docs for what there is"), "/api/v1/none").model_dump()
+    assert to_envelope(problem, "/api/v1/none", ENGLISH)["message"] == "not found: see /docs for what there is"
+
+
 async def _refuse(_):
     return problem_response(413, "too long", "media_too_large", headers={"Retry-After": "2"})
 
