@@ -116,9 +116,9 @@ class ComfyServers:
             return self._starts_own
         if any(_is_healthy(state) or state.unhealthy_s < patience_s for state in states):
             return True
-        # A pool that has scaled to zero reports nothing: what nobody drives is asked here.
-        undriven = [state for state in states if state.owner is None]
-        return any(answer is not None for _, answer in await self._ask(ComfyHttp.info, undriven, PROBE_S))
+        # What nobody has looked at is asked here: a pool that has just started or has scaled to zero reports nothing.
+        not_seen = [state for state in states if state.health is None or state.health.version is None]
+        return any(answer is not None for _, answer in await self._ask(ComfyHttp.info, not_seen, PROBE_S))
 
     async def _names(self, question: Callable[[ComfyHttp], Awaitable[tuple[str, ...]]]) -> tuple[str, ...]:
         return tuple(sorted(set[str]().union(*_answered(await self._ask(question)))))

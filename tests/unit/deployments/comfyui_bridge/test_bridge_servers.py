@@ -15,8 +15,9 @@ from deployments.jobs.model import BackendHealth, BackendSpec, BackendState
 AWAY = "http://127.0.0.1:9"
 
 
-def state(name, url=AWAY, *, healthy=False, owner="replica-1", unhealthy_s=60.0):
-    return BackendState(BackendSpec(name, url), False, owner, BackendHealth(healthy) if owner else None, 0.0 if healthy else unhealthy_s)
+def state(name, url=AWAY, *, healthy=False, owner="replica-1", unhealthy_s=60.0, version="0.33.0"):
+    health = BackendHealth(healthy, version=version) if owner else None
+    return BackendState(BackendSpec(name, url), False, owner, health, 0.0 if healthy else unhealthy_s)
 
 
 def asked(*states, starts_own=False):
@@ -91,6 +92,7 @@ async def test_reachable_is_patient(monkeypatch, states, starts_own, reachable):
     assert await asked(*states, starts_own=starts_own).reachable(10.0) is reachable
 
 
-async def test_reachable_asks_a_server_that_nobody_drives(fake):
+async def test_reachable_asks_a_server_that_nobody_has_looked_at(fake):
     assert await asked(state("a", fake.url, owner=None)).reachable(10.0)
+    assert await asked(state("a", fake.url, version=None)).reachable(10.0)  # its driver has just begun
     assert not await asked(state("a", fake.url)).reachable(10.0)  # its driver finds it broken: that counts
