@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Body, Path
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from deployments.comfyui_bridge.catalogue import NamedWorkflow
 from deployments.comfyui_bridge.desk import ComfyDesk
-from deployments.jobs.capabilities import BackendInfo
 from deployments.jobs.media_url import to_reference
-from deployments.jobs.model import Job, JobStatus, JsonObject, Stats
+from deployments.jobs.model import Job, JobStatus, JsonObject
 from deployments.jobs.spec import Resolution
 from serve_app.api.dependencies import Config, Desk, LinksTo, MaybeDesk, Service, Tenant
 from serve_app.api.dialect import Dialect
 from serve_app.api.errors import documented
 from serve_app.api.requests import GRAPH_EXAMPLE, InputValues, JsonDocument
-from serve_app.api.schemas import JOB_ID_EXAMPLE, PoolView, View
+from serve_app.api.schemas import JOB_ID_EXAMPLE, View
 from serve_app.dialects.queue_view import KIND, QueueView, read_queue
 from serve_app.dialects.servers_view import SystemStats
 from serve_app.dialects.submits import FILE_SUFFIX, is_graph, plain_name, submit, workflow_request
-from serve_app.dialects.task_view import STATUS_OF, TaskAnswer, TaskStatus, TaskView
+from serve_app.dialects.task_figures import ServiceStatus, TaskStats
+from serve_app.dialects.task_view import TaskAnswer, TaskView
 
 TAG = {
     "name": "task service (A)",
@@ -137,56 +136,6 @@ async def read_task_state(task_id: TaskId, service: Service, tenant: Tenant, lin
     return TaskView.of(await service.get(task_id, tenant=tenant), links)
 
 
-class Percentiles(View):
-    """Of the newest ended tasks; null without one."""
-
-    p50_s: float | None
-    p95_s: float | None
-
-
-StatusCounts = dict[TaskStatus, int]
-
-
-class TaskStats(View):
-    """Counts and times."""
-
-    total: int
-    by_status: StatusCounts
-    by_type: dict[str, StatusCounts] = Field(examples=[{"comfyui": {"PENDING": 1, "COMPLETED": 40}}])
-    queue_length: int
-    running: int
-    processing_time: Percentiles = Field(description="from the first start to the end")
-    waiting_time: Percentiles = Field(description="from the submit to the first start")
-    success_rate: float | None = Field(description="0..1 of the tasks that completed or failed; null without one")
-    failure_rate: float | None
-    attempts_total: int
-    retries_total: int = Field(description="attempts beyond the first of each task that was started")
-
-    @classmethod
-    def of(cls, stats: Stats) -> Self:
-        """Show the figures of the job system."""
-        counts = _counts(stats.by_status)
-        completed, failed = counts[TaskStatus.COMPLETED], counts[TaskStatus.FAILED]
-        ended = completed + failed
-        return cls(
-            total=sum(counts.values()),
-            by_status=counts,
-            by_type={kind: _counts(by_status) for kind, by_status in stats.by_kind.items()},
-            queue_length=counts[TaskStatus.PENDING],
-            running=counts[TaskStatus.PROCESSING],
-            processing_time=Percentiles(p50_s=stats.run_p50_s, p95_s=stats.run_p95_s),
-            waiting_time=Percentiles(p50_s=stats.wait_p50_s, p95_s=stats.wait_p95_s),
-            success_rate=completed / ended if ended else None,
-            failure_rate=failed / ended if ended else None,
-            attempts_total=stats.attempts_total,
-            retries_total=stats.retries_total,
-        )
-
-
-def _counts(by_status: Any) -> StatusCounts:  # noqa: ANN401 -- a mapping from a job's status, as a string or not
-    return {task: by_status.get(job, 0) for job, task in STATUS_OF.items()}
-
-
 @router.get("/stats", summary="Counts, times and rates", responses=documented(503))
 async def read_task_stats(service: Service, tenant: Tenant) -> TaskStats:
     """Count the caller's tasks; percentiles are over the newest ended ones."""
@@ -229,48 +178,12 @@ async def interrupt_comfyui(service: Service, tenant: Tenant, request: Annotated
     return Interrupted(message=f"{len(stopped)} interrupted", interrupted=list(stopped), count=len(stopped))
 
 
-class Components(View):
-    """Every part of the service."""
-
-    job_store: dict[str, str] = Field(examples=[{"status": "healthy"}])
-    comfyui: dict[str, Any] = Field(examples=[{"status": "healthy", "backends": []}])
-    pools: dict[str, PoolView]
-    engines: list[str]
-
-
-class ServiceStatus(View):
-    """The state of every part."""
-
-    status: Literal["healthy", "degraded"]
-    service: str = "atelier"
-    version: str
-    timestamp: float = Field(description="Unix seconds")
-    components: Components
-    tasks: dict[str, StatusCounts] = Field(examples=[{"by_status": {"PENDING": 1, "COMPLETED": 40}}])
-
-
 @router.get("/status", summary="The state of every part", responses=documented(503))
 async def read_service_status(service: Service, tenant: Tenant, desk: MaybeDesk, config: Config) -> ServiceStatus:
     """Describe the parts: job store, ComfyUI servers, pools of workers, engines."""
     stats, capabilities = await service.stats(tenant=tenant), await service.capabilities()
-    comfyui = _comfyui_status(await desk.backend_infos() if desk is not None else ())
-    return ServiceStatus(
-        status="degraded" if comfyui["status"] == "unhealthy" else "healthy",
-        version=config.version,
-        timestamp=time.time(),
-        components=Components(
-            job_store={"status": "healthy"},  # it has just answered
-            comfyui=comfyui,
-            pools={name: PoolView.model_validate(depth) for name, depth in stats.pools.items()},
-            engines=[engine.name for engine in capabilities.engines],
-        ),
-        tasks={"by_status": _counts(stats.by_status)},
-    )
-
-
-def _comfyui_status(backends: tuple[BackendInfo, ...]) -> JsonObject:
-    healthy = "healthy" if any(backend.healthy for backend in backends) else "unhealthy"
-    return {"status": healthy if backends else "not_configured", "backends": [backend.model_dump(mode="json") for backend in backends]}
+    backends = await desk.backend_infos() if desk is not None else ()
+    return ServiceStatus.of(stats, backends, [engine.name for engine in capabilities.engines], config.version)
 
 
 class Registration(BaseModel):
