@@ -19,7 +19,7 @@ def address_of(host: str, port: str) -> str:
     if not (host or port):
         return ""
     host = host or DEFAULT_HOST
-    return f"{f'[{host}]' if ':' in host else host}:{port or DEFAULT_PORT}"
+    return f"{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port or DEFAULT_PORT}"
 
 
 def one_meaning(given: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ A value comes from the first of these that has it:
 1. arguments of ``Settings(...)``
 2. the environment
 3. ``.env`` in ``ATELIER_HOME`` (names it does not know are somebody else's and ignored)
-4. ``configs/<APP_ENV>.yaml`` in ``ATELIER_HOME`` (an unknown name stops the start)
-5. ``configs/base.yaml``
-6. the default in the model
+4. ``DEBUG``, of the log level alone
+5. ``configs/<APP_ENV>.yaml`` in ``ATELIER_HOME`` (an unknown name stops the start)
+6. ``configs/base.yaml``
+7. the default in the model
 
 The boxes of the graph never see ``Settings``: each gets its own small frozen config by ``bind``. Where replicas run, how many and on
 what share of a GPU is not here but in ``AppArgs``, which Serve reads from ``serve_config.yaml``.
@@ -26,6 +27,7 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -48,7 +50,8 @@ from serve_app.dialects.config import DialectsConfig
 
 HOME = Path(__file__).resolve().parent.parent
 LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
-NOT_IN_YAML = frozenset({"home", "app_env"})  # they decide which yaml is read
+YES = frozenset({"1", "true", "yes", "on"})
+NOT_IN_YAML = frozenset({"home", "app_env", "debug"})  # the first two decide which yaml is read; yaml has log_level for the third
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
     ("store", "database_url"): "ATELIER_DATABASE_URL",
     ("storage", "provider"): "STORAGE_PROVIDER",
@@ -110,7 +113,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, validation_alias="port", description="port to listen on")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="log_level", description="least level logged")
     debug: str = Field(
-        "", validation_alias="debug", description="True: as LOG_LEVEL=DEBUG where LOG_LEVEL is not set; changes nothing else"
+        "", validation_alias="debug", description="True, 1, yes or on: as LOG_LEVEL=DEBUG where LOG_LEVEL is not set; all else is ignored"
     )
     task_api_url: str = Field(
         "", validation_alias="task_api_url", description="service that the command line talks to; default: the one on HOST and PORT"
@@ -147,7 +150,7 @@ class Settings(BaseSettings):
         validation_alias="gateway_http_status",
         description="HTTP status of the gateway's answers: always 200 with the code in the body, or 400, 404, 500, 502 by the code",
     )
-    storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local")
+    storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local, the only one yet")
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
     worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
@@ -178,7 +181,10 @@ class Settings(BaseSettings):
         profile = _first("app_env", init_settings, env_settings, dotenv) or settings_cls.model_fields["app_env"].default
         configs = Path(home) / "configs"
         yaml = [StrictYaml(settings_cls, configs / f"{name}.yaml") for name in (profile, "base")]
-        return init_settings, env_settings, dotenv, *yaml
+        # Other programs use the name for other things (DEBUG=app:*): what is no yes is ignored.
+        asked = str(_first("debug", init_settings, env_settings, dotenv)).strip().lower() in YES
+        debug = InitSettingsSource(settings_cls, {"log_level": "DEBUG"} if asked else {})
+        return init_settings, env_settings, dotenv, debug, *yaml
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -226,6 +232,13 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("storage_provider")
+    @classmethod
+    def _provider_is_there(cls, value: str) -> str:
+        if value != "local":
+            raise ValueError("STORAGE_PROVIDER can only be local: cloud storage (gcs, r2, cf_images) is not there yet")
+        return value
+
     @field_validator("home")
     @classmethod
     def _absolute_home(cls, value: Path) -> Path:
@@ -251,13 +264,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"{'.'.join(path)} is not set here but by {home}")
         return values
 
-    @model_validator(mode="before")
-    @classmethod
-    def _debug_raises_the_log_level(cls, values: dict[str, object]) -> dict[str, object]:
-        # Other programs use the name for other things (DEBUG=app:*): what is no yes is ignored.
-        asked = str(values.get("debug", "")).lower() in {"1", "true", "yes", "on"}
-        return {"log_level": "DEBUG", **values} if asked else values
-
     @field_validator("store", mode="before")
     @classmethod
     def _store_uses_the_database(cls, value: object, info: ValidationInfo) -> object:
@@ -266,8 +272,7 @@ class Settings(BaseSettings):
     @field_validator("storage", mode="before")
     @classmethod
     def _storage_of_the_provider(cls, value: object, info: ValidationInfo) -> object:
-        given = _below_data_dir(value, "objects", info)
-        return {**given, "provider": info.data.get("storage_provider")} if isinstance(given, Mapping) else given
+        return _fill(_below_data_dir(value, "objects", info), provider=info.data.get("storage_provider"))
 
     @field_validator("inputs", mode="before")
     @classmethod
@@ -422,8 +427,9 @@ def _below_data_dir(value: object, folder: str, info: ValidationInfo) -> object:
 
 
 def _fill(value: object, **defaults: object) -> object:
-    """Add to the mapping of a nested config what it takes over from a setting above it."""
-    return {**defaults, **value} if isinstance(value, Mapping) else value
+    """Add to the mapping of a nested config what it takes over from a setting above it; a setting that was refused is None."""
+    taken = {name: default for name, default in defaults.items() if default is not None}
+    return {**taken, **value} if isinstance(value, Mapping) else value
 
 
 if __name__ == "__main__":

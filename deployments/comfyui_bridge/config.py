@@ -18,7 +18,7 @@ from deployments.storage.address import is_name, parse_host
 TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 MAX_TAGS = 6  # of one backend: every combination is offered with each claim, and 63 still fit into a query
 DEFAULT_PORTS = {"http": 80, "https": 443}
-CLIENT_ID_PREFIX = r"^[A-Za-z0-9_.-]{1,32}$"
+CLIENT_ID_PREFIX = r"^[A-Za-z0-9_.-]{1,64}$"  # an older service's own id may be a UUID
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -106,7 +106,10 @@ def parse_backend(text: str, *, configured: bool = True) -> BackendSpec:
     Raises:
         ValueError: it is none; the text says what to do.
     """
-    parts = urlsplit(text if "://" in text else f"http://{text}")
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+    except ValueError:  # its text shows all that was written, a password too
+        raise ValueError("a ComfyUI server is written http://host:port; this is no URL") from None
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.query or parts.username or parts.password:
         raise ValueError("a ComfyUI server is written http://host:port, without a user, a password or a query")
     try:

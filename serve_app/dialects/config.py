@@ -14,7 +14,12 @@ DialectName = Literal["tasks", "middleware", "gateway"]
 def _split(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+    if not value.lstrip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise ValueError("names are separated by commas or written as a JSON list") from None
 
 
 class DialectsConfig(BaseModel):

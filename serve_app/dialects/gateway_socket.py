@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.websockets import WebSocketState
 
 from deployments.comfyui_bridge.desk import ComfyDesk
-from deployments.jobs.errors import InvalidInput, JobNotFound, ServiceError
+from deployments.jobs.errors import JobNotFound, ServiceError
 from deployments.jobs.events import JobEvent
 from deployments.jobs.feed import Subscription
 from deployments.jobs.model import JsonObject
@@ -127,7 +127,11 @@ class _Conversation:
 
     async def _submit(self, data: object) -> None:
         try:
-            workflow = _workflow_of(data)
+            workflow = SubmitData.model_validate(data).workflow
+        except ValidationError:
+            await self._say("submit_error", {"code": BAD_REQUEST, "message": self._text(texts.INVALID)})
+            return
+        try:
             job = await self._gateway.submit(self._service, self._desk, self._tenant, workflow, self._client_id)
         except ServiceError as error:
             envelope = to_envelope(problem_of(error, SUBMIT).model_dump(), SUBMIT, self._websocket.headers)
@@ -141,10 +145,3 @@ class _Conversation:
 
     def _text(self, text: texts.Text) -> str:
         return text.said(self._websocket.headers)
-
-
-def _workflow_of(data: object) -> JsonObject:
-    try:
-        return SubmitData.model_validate(data).workflow
-    except ValidationError:
-        raise InvalidInput('a submit carries {"workflow": …}, a graph in API or UI format') from None

@@ -70,7 +70,8 @@ async def store_picture(service: JobService, tenant: str, incoming: IncomingFile
         replace = overwrite if asked is None else asked.strip().lower() in YES
         return name if replace else await _free_name(service, tenant, name, sha256)
 
-    return await service.create_file(incoming.name, incoming.media_type, incoming.chunks, tenant=tenant, rename=rename)
+    # Not as the form declares it, which a browser reads off the name: a JPEG called x.png is common, and those services took it.
+    return await service.create_file(incoming.name, None, incoming.chunks, tenant=tenant, rename=rename)
 
 
 async def _free_name(service: JobService, tenant: str, name: str, sha256: str) -> str:

@@ -125,7 +125,7 @@ class TaskView(View):
     progress: float = Field(ge=0, le=100, description="percent", examples=[42.5])
     progress_detail: ProgressDetail | None = Field(description="of a running task")
     result_url: str | None = Field(description="the first of result_urls")
-    result_urls: list[str] = Field(description="of the outputs that the workflow keeps")
+    result_urls: list[str] = Field(description="of the outputs that the workflow keeps, or of all where it keeps none")
     outputs: list[TaskOutput]
     error: str | None
     error_code: str | None = Field(examples=["no_face_detected"])
@@ -143,7 +143,7 @@ class TaskView(View):
     def of(cls, job: Job, links: Links, **more: str) -> Self:
         """Show a job, with addresses below ``links``; ``more`` are the fields of a subclass."""
         outputs = [TaskOutput.of(job, artifact, links) for artifact in job.outputs]
-        kept = [output.url for output in outputs if output.type == "output"]
+        kept = [output for output in outputs if output.type == "output"] or outputs
         return cls.model_validate(
             {
                 "task_id": job.id,
@@ -154,8 +154,8 @@ class TaskView(View):
                 "workflow_name": workflow_name_of(job),
                 "progress": percent(job.status, job.progress),
                 "progress_detail": ProgressDetail.of(job.progress) if job.progress else None,
-                "result_url": next(iter(kept), None),
-                "result_urls": kept,
+                "result_url": kept[0].url if kept else None,
+                "result_urls": [output.url for output in kept],
                 "outputs": outputs,
                 "error": job.error.message if job.error else None,
                 "error_code": job.error.code if job.error else None,

@@ -12,7 +12,7 @@ from serve_app.settings import HOME, AppArgs, PoolOptions, Settings, environment
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    for name in ("APP_ENV", "HOST", "PORT", "LOG_LEVEL", "STORAGE_PROVIDER"):
+    for name in ("APP_ENV", "HOST", "PORT", "LOG_LEVEL", "DEBUG", "STORAGE_PROVIDER"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -77,7 +77,7 @@ def test_settings_find_home_in_the_environment(home, monkeypatch):
     assert (Settings().home, Settings().port) == (home, 9)
 
 
-@pytest.mark.parametrize("text", ["prot: 1", "store: {leas_s: 1}", "home: /", "app_env: production"])
+@pytest.mark.parametrize("text", ["prot: 1", "store: {leas_s: 1}", "home: /", "app_env: production", "debug: true"])
 def test_settings_refuse_an_unknown_name_in_yaml(home, text):
     write(home, "configs/base.yaml", text)
     with pytest.raises(ValueError, match=text.partition(":")[0]):
@@ -112,6 +112,34 @@ def test_data_dir_is_relative_to_home(home, monkeypatch, value, expected):
 
 def test_log_level_may_be_written_in_any_case(home, monkeypatch):
     monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert Settings(home=home).log_level == "DEBUG"
+
+
+@pytest.mark.parametrize("profile", ["development", "production"])
+@pytest.mark.parametrize(
+    ("environment", "level"),
+    [
+        ({"DEBUG": "True"}, "DEBUG"),
+        ({"DEBUG": " YES "}, "DEBUG"),
+        ({"DEBUG": "app:*"}, "INFO"),
+        ({"DEBUG": "true", "LOG_LEVEL": "warning"}, "WARNING"),
+    ],
+)
+def test_debug_wins_over_the_yaml_of_this_tree(monkeypatch, profile, environment, level):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings(app_env=profile).log_level == level
+
+
+def test_debug_yields_to_a_log_level_in_dotenv(home, monkeypatch):
+    write(home, ".env", "LOG_LEVEL=ERROR")
+    monkeypatch.setenv("DEBUG", "1")
+    assert Settings(home=home).log_level == "ERROR"
+
+
+def test_debug_in_dotenv_raises_the_log_level(home):
+    write(home, ".env", "DEBUG=on")
+    write(home, "configs/development.yaml", "log_level: ERROR")
     assert Settings(home=home).log_level == "DEBUG"
 
 
@@ -162,9 +190,38 @@ def test_objects_lie_in_the_data_dir_unless_told_otherwise(home, monkeypatch, en
     assert str(Settings(home=home).storage.root) == expected.format(home=home)
 
 
-def test_settings_refuse_an_unknown_storage_provider(home, monkeypatch):
-    monkeypatch.setenv("STORAGE_PROVIDER", "floppy")
-    with pytest.raises(ValidationError, match=r"storage\.provider"):
+@pytest.mark.parametrize("provider", ["gcs", "r2", "cf_images", "floppy"])
+def test_settings_say_that_only_local_storage_is_there_yet(home, monkeypatch, provider):
+    monkeypatch.setenv("STORAGE_PROVIDER", provider)
+    with pytest.raises(ValidationError, match=r"STORAGE_PROVIDER can only be local: cloud storage .* is not there yet") as refused:
+        Settings(home=home)
+    assert refused.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("COMFYUI_URL", "gpu1:port", "comfyui_url"),
+        ("COMFYUI_CLIENT_ID", "studio 1", "comfyui_client_id"),
+        ("GATEWAY_HTTP_STATUS", "400", "gateway_http_status"),
+    ],
+)
+def test_settings_refuse_a_value_once_and_not_where_it_is_handed_to(home, monkeypatch, name, value, field):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as refused:
+        Settings(home=home)
+    assert [error["loc"] for error in refused.value.errors()] == [(field,)]
+
+
+@pytest.mark.parametrize(("text", "enabled"), [(' ["tasks"]', {"tasks"}), ("[]", set()), ("gateway,", {"gateway"})])
+def test_dialects_may_be_written_loosely(home, monkeypatch, text, enabled):
+    monkeypatch.setenv("ATELIER_DIALECTS__ENABLED", text)
+    assert Settings(home=home).dialects.enabled == enabled
+
+
+def test_dialects_say_how_they_are_written(home, monkeypatch):
+    monkeypatch.setenv("ATELIER_DIALECTS__ENABLED", "[tasks")
+    with pytest.raises(ValidationError, match="separated by commas or written as a JSON list"):
         Settings(home=home)
 
 

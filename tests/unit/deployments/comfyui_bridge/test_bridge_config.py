@@ -26,7 +26,7 @@ def test_parse_backend(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["", "ftp://x:1", "http://user:pw@x:1", "http://x:1?a=b", "http://x:port", "x:1#weight=0", "x:1#in_flight=3", "x:1#colour=red",
-     "x:1#tags=UPPER", "x:1#tags=a+b+c+d+e+f+g", "x:1#name=a/b", "x:0", "http://gp\u00fc:1", "http://a_b!:1"],
+     "x:1#tags=UPPER", "http://u:secret@\u2100x:1", "x:1#tags=a+b+c+d+e+f+g", "x:1#name=a/b", "x:0", "http://gp\u00fc:1", "http://a_b!:1"],
 )  # fmt: skip
 def test_parse_backend_says_what_is_wrong(text):
     with pytest.raises(ValueError, match=r"ComfyUI server|backend|tag|bad query"):

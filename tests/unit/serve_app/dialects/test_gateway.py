@@ -193,11 +193,13 @@ async def test_a_client_submits_and_hears_of_its_own_prompts(client, websocket, 
         assert (await peer.receive_json())["type"] == "error"
         for rubbish in ("{", '{"type": "dance"}', "[]"):
             assert await said(peer, rubbish) == {"type": "error", "data": {"code": 400, "message": "请求参数验证失败"}}
-        for wrong in ({}, {"workflow": {}}, None):
-            assert await said(peer, {"type": "submit", "data": wrong}) == {
-                "type": "submit_error",
-                "data": {"code": 1002, "message": "工作流无效"},
-            }
+        for wrong, code, message in (
+            ({}, 400, "请求参数验证失败"),
+            ({"workflow": {}}, 1002, "工作流无效"),
+            (None, 400, "请求参数验证失败"),
+        ):
+            answer = await said(peer, {"type": "submit", "data": wrong})
+            assert answer == {"type": "submit_error", "data": {"code": code, "message": message}}
         accepted = await said(peer, {"type": "submit", "data": {"workflow": graph}})
         prompt_id = accepted["data"]["prompt_id"]
         assert accepted == {"type": "submit_success", "data": {"prompt_id": prompt_id, "client_id": "my_client", "message": "工作流已提交"}}
