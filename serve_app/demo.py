@@ -1,4 +1,4 @@
-"""The demo: one face into a picture and into a clip, and one workflow, through HTTP, and a check of every result."""
+"""The demo: one face into a picture and into a clip, two faces that speak, and one workflow, through HTTP; a check of every result."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from serve_app.identity import IdentityMeter, Likeness, likeness
 from serve_app.progress import JobProgress
 from serve_app.service_process import ServiceFailed, ServiceProcess
 from serve_app.settings import Settings, url_of
+from serve_app.talking_demo import Talk, TalkingDemo, check_talks, to_talk_table
 from serve_app.workflow_demo import FAKE_NAME, STAND_IN, DemoFailed, Run, WorkflowDemo, check_run, output_of, to_run_table
 
 SAMPLES = Path(__file__).parent / "samples"
 SOURCE = SAMPLES / "astronaut.png"
+SPEECH = SAMPLES / "librivox_speech.wav"
+TALKERS = (SOURCE, SAMPLES / "woman_face.mp4")
 TARGETS = (SAMPLES / "grace_hopper.jpg", SAMPLES / "woman_face.mp4")
 
 
@@ -69,9 +72,10 @@ class Demo:
             ServiceFailed: the service did not start or stop.
         """
         with Client(self._url) as client, self._service(client) as service:
-            measured, run = self._work(client)
-            self._show(measured, run, service)
+            measured, talks, run = self._work(client)
+            self._show(measured, talks, run, service)
             check(measured)
+            check_talks(talks)
             if run:
                 check_run(run)
             if service and stay:
@@ -121,13 +125,14 @@ class Demo:
             service.wait_until_ready(client, lambda waited_s: status.update(f"The service starts: {waited_s:.0f} s"))
         self._console.print(f"The service is ready after {time.monotonic() - began:.0f} s.")
 
-    def _work(self, client: Client) -> tuple[list[Measured], Run | None]:
+    def _work(self, client: Client) -> tuple[list[Measured], list[Talk], Run | None]:
         try:
             with JobProgress(self._console) as progress:
                 source_id = progress.upload(client, str(SOURCE))
                 swaps = [self._swap(client, progress, source_id, target) for target in TARGETS]
+                talks = TalkingDemo(self._folder, self._settings.media, SPEECH).run(client, progress, TALKERS)
                 run = WorkflowDemo(self._settings, self._console, SOURCE).run(client, progress, source_id)
-            return self._measure(swaps), run
+            return self._measure(swaps), talks, run
         except (ApiError, ServiceError) as error:
             raise DemoFailed(str(error)) from error
 
@@ -146,14 +151,15 @@ class Demo:
             source = meter.embeddings(SOURCE)
             return [_measure(swap, meter, source) for swap in swaps]
 
-    def _show(self, measured: list[Measured], run: Run | None, service: ServiceProcess | None) -> None:
+    def _show(self, measured: list[Measured], talks: list[Talk], run: Run | None, service: ServiceProcess | None) -> None:
         self._console.print(to_table(measured))
         self._console.print("Cosine of SFace embeddings, before -> after: 1 is the same face, strangers lie below 0.36.", highlight=False)
+        self._console.print(to_talk_table(talks))
         self._console.print("The results are made by AI: say so where you show them.", highlight=False)
         if run:
             self._console.print(to_run_table(run))
         places = Table.grid(padding=(0, 2))
-        for result in [item.swap.result for item in measured] + ([run.result] if run else []):
+        for result in [item.swap.result for item in measured] + [talk.result for talk in talks] + ([run.result] if run else []):
             places.add_row("result", str(result))
         places.add_row("API", f"{self._url}/docs")
         places.add_row("workflows", f"{self._url}/v1/workflows")

@@ -20,8 +20,10 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.comfyui import BridgeSetup, ComfyUI
+from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.onnx import check_one_runtime
+from deployments.face2face import Face2Face
 from deployments.face_swap import FaceSwap
 from deployments.jobs.logs import fields, get_logger
 from deployments.uploader import Uploader
@@ -163,11 +165,17 @@ def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: 
 
 def _boxes(settings: Settings, *, gpu: bool) -> dict[str, tuple[type, tuple[Any, ...]]]:
     """Return each pool's box and what it is bound with besides its setup."""
-    face_swap = settings.face_swap
-    session = face_swap.session.model_copy(update={"device": "cuda" if gpu else "cpu"})
-    config = FaceSwapConfig.model_validate(face_swap.model_copy(update={"session": session, "limits": settings.media}))
+    device, manifest = "cuda" if gpu else "cpu", manifest_of(settings)
+    face_swap, face2face = (
+        config.model_copy(update={"session": config.session.model_copy(update={"device": device}), "limits": settings.media})
+        for config in (settings.face_swap, settings.face2face)
+    )
     bridge = BridgeSetup(config=settings.comfyui, limits=settings.media, lease_s=settings.store.lease_s)
-    return {"faceswap": (FaceSwap, (config, manifest_of(settings))), "comfyui": (ComfyUI, (bridge,))}
+    return {
+        "faceswap": (FaceSwap, (FaceSwapConfig.model_validate(face_swap), manifest)),
+        "face2face": (Face2Face, (Face2FaceConfig.model_validate(face2face), manifest)),
+        "comfyui": (ComfyUI, (bridge,)),
+    }
 
 
 def manifest_of(settings: Settings) -> Path:

@@ -35,6 +35,7 @@ from pydantic_settings import (
 )
 
 from deployments.comfyui_bridge.config import CLIENT_ID_PREFIX, ComfyConfig
+from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
@@ -62,8 +63,12 @@ ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that ar
     ("comfyui", "backends"): "COMFYUI_URL",
     ("comfyui", "client_id_prefix"): "COMFYUI_CLIENT_ID",
     ("dialects", "gateway_http_status"): "GATEWAY_HTTP_STATUS",
+    ("dialects", "face2face_timeout_s"): "FACE2FACE_TIMEOUT_S",
+    ("api", "data_dir"): "ATELIER_DATA_DIR",
     ("face_swap", "limits"): "the media settings",
     ("face_swap", "session", "device"): "args.profile in serve_config.yaml",
+    ("face2face", "limits"): "the media settings",
+    ("face2face", "session", "device"): "args.profile in serve_config.yaml",
     ("intake", "upload_bytes"): "media.max_bytes",
     ("api", "max_upload_bytes"): "media.max_bytes",
     ("api", "media"): "the media settings",
@@ -150,6 +155,14 @@ class Settings(BaseSettings):
         validation_alias="gateway_http_status",
         description="HTTP status of the gateway's answers: always 200 with the code in the body, or 400, 404, 500, 502 by the code",
     )
+    face2face_timeout_s: float = Field(
+        DialectsConfig().face2face_timeout_s,
+        ge=1,
+        le=86400,
+        validation_alias="face2face_timeout_s",
+        description="longest time that POST /api/generate_video takes, seconds, waiting in the queue included; "
+        "proxies in front of the service must wait longer",
+    )
     storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local, the only one yet")
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
@@ -161,6 +174,7 @@ class Settings(BaseSettings):
     inputs: InputCacheConfig = Field({}, description="cache of inputs on each machine")  # type: ignore[assignment]  # same
     comfyui: ComfyConfig = Field({}, description="ComfyUI bridge")  # type: ignore[assignment]  # same
     face_swap: FaceSwapConfig = Field({}, description="face-swap engine")  # type: ignore[assignment]  # same
+    face2face: Face2FaceConfig = Field({}, description="face2face engine")  # type: ignore[assignment]  # same
     dialects: DialectsConfig = Field({}, description="APIs of older services")  # type: ignore[assignment]  # same
     api: ApiConfig = Field({}, description="HTTP API")  # type: ignore[assignment]  # same
     intake: IntakeLimits = Field({}, description="upper bounds of uploads")  # type: ignore[assignment]  # same
@@ -225,7 +239,8 @@ class Settings(BaseSettings):
     @field_validator("dialects", mode="before")
     @classmethod
     def _dialects_answer_as_set(cls, value: object, info: ValidationInfo) -> object:
-        return _fill(value, gateway_http_status=info.data.get("gateway_http_status"))
+        data = info.data
+        return _fill(value, gateway_http_status=data.get("gateway_http_status"), face2face_timeout_s=data.get("face2face_timeout_s"))
 
     @field_validator("fetch_allow", mode="before")
     @classmethod
@@ -289,7 +304,8 @@ class Settings(BaseSettings):
     @classmethod
     def _api_listens_and_takes_what_jobs_take(cls, value: object, info: ValidationInfo) -> object:
         media = info.data.get("media")
-        return _fill(value, bind_host=info.data.get("host"), media=media, max_upload_bytes=media.max_bytes if media else None)
+        data, most = info.data, media.max_bytes if media else None
+        return _fill(value, bind_host=data.get("host"), media=media, max_upload_bytes=most, data_dir=data.get("data_dir"))
 
     @field_validator("intake", mode="before")
     @classmethod
@@ -301,6 +317,11 @@ class Settings(BaseSettings):
     @classmethod
     def _face_swap_uses_the_limits(cls, value: object, info: ValidationInfo) -> object:
         return _fill(value, limits=info.data.get("media"))
+
+    @field_validator("face2face", mode="before")
+    @classmethod
+    def _face2face_uses_the_limits(cls, value: object, info: ValidationInfo) -> object:
+        return _fill(_below_data_dir(value, "references", info), limits=info.data.get("media"))
 
     @model_validator(mode="after")
     def _heartbeats_fit_in_a_lease(self) -> Settings:

@@ -129,6 +129,55 @@ class FaceSwapSpec(StrictModel):
     output: OutputOptions = OutputOptions()
 
 
+class FacePlace(StrictModel):
+    """Where a face is, in shares of the picture."""
+
+    x: float = Field(ge=0, le=1, description="0 at the left edge, 1 at the right", examples=[0.25])
+    y: float = Field(ge=0, le=1, description="0 at the upper edge, 1 at the lower", examples=[0.4])
+
+
+class ReferenceOptions(StrictModel):
+    """Which face of a reference is meant."""
+
+    face: FacePlace | None = Field(None, description="the face nearest to it speaks; default: the largest of the first frame with a face")
+
+
+class Face2FaceOptions(ReferenceOptions):
+    """How a face is made to speak."""
+
+    analysis: Literal["auto", "phones", "dsp"] = Field(
+        "auto",
+        description="what the mouth follows: phones (English), dsp (loudness and formants, any language), auto: what can be relied on",
+    )
+    fps: Annotated[float, Field(ge=1, le=60, description="frames a second of the result; default: the clip's, 25 for a still")] | None = (
+        None
+    )
+    loop: Literal["pingpong", "loop"] = Field(
+        "pingpong", description="how a clip that is shorter than the audio goes on: to and fro, or anew"
+    )
+    resolution: Resolution | None = None  # None: the reference's size
+
+
+class Face2FaceSpec(StrictModel):
+    """Have the face of a clip or a picture speak an audio."""
+
+    kind: Literal["face2face"] = "face2face"
+    audio: MediaRef
+    video: MediaRef
+    engine: Literal["auto", "mesh"] = Field(
+        "auto", description="mesh: draws the mouth, without any weights; auto: the best that is installed"
+    )
+    options: Face2FaceOptions = Face2FaceOptions()
+
+
+class ReferenceSpec(StrictModel):
+    """Look at a clip or a picture once, ahead of the jobs that have its face speak."""
+
+    kind: Literal["reference"] = "reference"
+    video: MediaRef
+    options: ReferenceOptions = ReferenceOptions()
+
+
 class ComfyOptions(StrictModel):
     """How a workflow is run."""
 
@@ -157,6 +206,6 @@ class ComfySpec(StrictModel):
     options: ComfyOptions = ComfyOptions()
 
 
-JobSpec = FaceSwapSpec | ComfySpec
+JobSpec = FaceSwapSpec | Face2FaceSpec | ReferenceSpec | ComfySpec
 
-POOL_BY_KIND = {"faceswap": "faceswap", "comfyui": "comfyui"}
+POOL_BY_KIND = {"faceswap": "faceswap", "face2face": "face2face", "reference": "face2face", "comfyui": "comfyui"}

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.jobs.service import JobService
-from serve_app.api import admin, backends, events, files, jobs, system, workflows
+from serve_app.api import admin, backends, events, files, jobs, references, system, workflows
 from serve_app.api.config import ApiConfig
 from serve_app.api.dialect import Dialect
 from serve_app.api.errors import install_error_handlers
@@ -51,7 +51,16 @@ def build_app(config: ApiConfig, dialects: Sequence[Dialect] = ()) -> FastAPI:
         strict_content_type=False,  # clients of older services leave it out; our own routes ask for it by require_json
     )
     app.state.config = config
-    for router in (jobs.router, events.router, files.router, workflows.router, admin.router, backends.router, system.router):
+    for router in (
+        jobs.router,
+        references.router,
+        events.router,
+        files.router,
+        workflows.router,
+        admin.router,
+        backends.router,
+        system.router,
+    ):
         app.include_router(router)
     for dialect in dialects:
         for router in dialect.routers:

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocketState
 from deployments.jobs.errors import (
     Conflict,
     InvalidInput,
+    JobTimedOut,
     MediaTooLarge,
     NodeProblem,
     NotFound,
@@ -52,6 +53,7 @@ STATUS_BY_ERROR: Final[Mapping[type[ServiceError], int]] = {  # the nearest base
     Conflict: 409,
     QueueFull: 429,
     Unavailable: 503,
+    JobTimedOut: 504,
 }
 
 

@@ -51,7 +51,7 @@ async def create_job(
 ) -> JobView:
     """Accept a job; it is on disk when this answers and survives any crash from then on.
 
-    `kind` says what it is: `faceswap` (the default) or `comfyui`.
+    `kind` says what it is: `faceswap` (the default), `face2face`, `reference` or `comfyui`.
     A media reference is `{"url"}`, `{"file_id"}` or `{"base64", "media_type"}`; a bare string is a URL or a file id.
     """
     submission = await service.submit(request.to_spec(), request.to_options(), tenant=tenant, idempotency_key=idempotency_key)

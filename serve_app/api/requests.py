@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from deployments.jobs.errors import InvalidInput
 from deployments.jobs.model import JsonObject
 from deployments.jobs.options import JobOptions
-from deployments.jobs.spec import ComfyOptions, ComfySpec, FaceSwapSpec
+from deployments.jobs.spec import ComfyOptions, ComfySpec, Face2FaceSpec, FaceSwapSpec, ReferenceSpec
 from serve_app.api.errors import UNKNOWN_KIND, pointer_to
 from serve_app.api.schemas import FILE_ID_EXAMPLE
 
@@ -64,6 +64,47 @@ class FaceSwapRequest(FaceSwapSpec, JobOptions):
     def to_spec(self) -> FaceSwapSpec:
         """Return the part that the engine reads."""
         return FaceSwapSpec.model_construct(**_fields_of(FaceSwapSpec, self))
+
+    def to_options(self) -> JobOptions:
+        """Return the part that the job system reads."""
+        return JobOptions.model_construct(**_fields_of(JobOptions, self))
+
+
+class Face2FaceRequest(Face2FaceSpec, JobOptions):
+    """A face that speaks: what to compute, and how to run it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"kind": "face2face", "audio": "https://example.com/speech.wav", "video": "https://example.com/me.mp4"},
+                {
+                    "kind": "face2face",
+                    "audio": {"file_id": FILE_ID_EXAMPLE},
+                    "video": {"url": "https://example.com/portrait.png", "media_type": "image/png"},
+                    "options": {"fps": 30, "face": {"x": 0.3, "y": 0.4}},
+                    "priority": 5,
+                },
+            ]
+        }
+    )
+
+    def to_spec(self) -> Face2FaceSpec:
+        """Return the part that the engine reads."""
+        return Face2FaceSpec.model_construct(**_fields_of(Face2FaceSpec, self))
+
+    def to_options(self) -> JobOptions:
+        """Return the part that the job system reads."""
+        return JobOptions.model_construct(**_fields_of(JobOptions, self))
+
+
+class ReferenceRequest(ReferenceSpec, JobOptions):
+    """A clip or a picture to look at ahead, and how to run it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "reference", "video": "https://example.com/me.mp4"}]})
+
+    def to_spec(self) -> ReferenceSpec:
+        """Return the part that the engine reads."""
+        return ReferenceSpec.model_construct(**_fields_of(ReferenceSpec, self))
 
     def to_options(self) -> JobOptions:
         """Return the part that the job system reads."""
@@ -123,18 +164,24 @@ def _kind_of(value: Any) -> str | None:  # noqa: ANN401 -- a discriminator sees 
     return f"{kind} job" if isinstance(kind, str) else None
 
 
+AnyJobRequest = FaceSwapRequest | Face2FaceRequest | ReferenceRequest | ComfyRequest
+
 JobRequest = Annotated[
     Annotated[FaceSwapRequest, Tag("faceswap job")]  # a tag is a part of an error's place and must not be taken for a field
+    | Annotated[Face2FaceRequest, Tag("face2face job")]
+    | Annotated[ReferenceRequest, Tag("reference job")]
     | Annotated[ComfyRequest, Tag("comfyui job")],
     Discriminator(
-        _kind_of, custom_error_type=UNKNOWN_KIND, custom_error_message="there are jobs of kind faceswap and comfyui, and no other"
+        _kind_of,
+        custom_error_type=UNKNOWN_KIND,
+        custom_error_message="there are jobs of kind faceswap, face2face, reference and comfyui, and no other",
     ),
 ]
 
-_JOB_REQUEST: TypeAdapter[FaceSwapRequest | ComfyRequest] = TypeAdapter(JobRequest)
+_JOB_REQUEST: TypeAdapter[AnyJobRequest] = TypeAdapter(JobRequest)
 
 
-def parse_job_request(raw: object) -> FaceSwapRequest | ComfyRequest:
+def parse_job_request(raw: object) -> AnyJobRequest:
     """Read the body of ``POST /v1/jobs``.
 
     Raises:

@@ -235,7 +235,9 @@ class HealthView(View):
 
     status: Annotated[str, Field(examples=["healthy"])] = "healthy"
     version: str
-    timestamp: datetime
+    timestamp: float = Field(description="seconds since the epoch", examples=[1703123456.789])
+    data_dir: str = Field(description="where the data of this installation lie", examples=["/code/data"])
+    data_dir_exists: bool
 
 
 class ReadyView(View):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 
 from fastapi import APIRouter
 
@@ -18,7 +18,9 @@ router = APIRouter(tags=["operations"])
 @router.get("/health", summary="Live?")
 async def read_health(config: Config) -> HealthView:
     """Answer as long as this process lives. Asks nobody else: a store that restarts must not have every ingress killed."""
-    return HealthView(version=config.version, timestamp=datetime.now(UTC))
+    return HealthView(
+        version=config.version, timestamp=time.time(), data_dir=str(config.data_dir), data_dir_exists=config.data_dir.is_dir()
+    )
 
 
 @router.get("/ready", summary="Ready for work?", responses=documented(503))

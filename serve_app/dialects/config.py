@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-DialectName = Literal["tasks", "middleware", "gateway"]
+DialectName = Literal["tasks", "middleware", "gateway", "face2face"]
 
 
 def _split(value: object) -> object:
@@ -28,13 +28,19 @@ class DialectsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: Annotated[frozenset[DialectName], NoDecode, BeforeValidator(_split)] = Field(
-        frozenset({"tasks", "middleware", "gateway"}),
+        frozenset({"tasks", "middleware", "gateway", "face2face"}),
         description="APIs of older services that are answered besides the native one: tasks (/api/tasks/create and the like), "
-        "middleware (/api/workflow/submit and the like, /ws), gateway (/api/v1)",
+        "middleware (/api/workflow/submit and the like, /ws), gateway (/api/v1), face2face (/api/generate_video)",
     )
     gateway_http_status: Literal["envelope", "mapped"] = Field(
         "envelope",
         description="HTTP status of the gateway's answers: always 200 with the code in the body, or 400, 404, 500, 502 by the code",
+    )
+    face2face_timeout_s: float = Field(
+        1800.0,
+        ge=1,
+        le=86400,
+        description="longest time that POST /api/generate_video takes, waiting in the queue included; proxies in front must wait longer",
     )
     patience_s: float = Field(
         10.0,

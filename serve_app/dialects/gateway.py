@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.middleware import Middleware
 
 from deployments.comfyui_bridge.catalogue import NamedWorkflow
 from deployments.comfyui_bridge.desk import ComfyDesk
@@ -25,7 +24,7 @@ from serve_app.dialects import gateway_socket
 from serve_app.dialects import gateway_texts as texts
 from serve_app.dialects.config import DialectsConfig
 from serve_app.dialects.gateway_clients import Gateway, GatewayState, parse_client_id
-from serve_app.dialects.gateway_envelope import PREFIX, Envelope, EnvelopeAnswers
+from serve_app.dialects.gateway_envelope import PREFIX, Envelope, envelope_answers
 from serve_app.dialects.gateway_openapi import describe_gateway
 from serve_app.dialects.gateway_progress import history_of
 from serve_app.dialects.gateway_texts import Text
@@ -266,7 +265,7 @@ def build_gateway(config: DialectsConfig) -> Dialect:
         tag=TAG,
         routers=(router, gateway_socket.router),
         uploads=frozenset({UPLOAD_PATH}),
-        outermost=(Middleware(EnvelopeAnswers, mapped=config.gateway_http_status == "mapped"),),
+        outermost=(envelope_answers(mapped=config.gateway_http_status == "mapped"),),
         describe=describe_gateway,
         state={"gateway": GatewayState(config.patience_s)},
     )

@@ -6,19 +6,18 @@ translated here, outside of everything that could answer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from pydantic import BaseModel, Field
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 
 from deployments.jobs import errors
 from deployments.jobs.model import JsonObject
-from serve_app.api.errors import PROBLEM_MEDIA_TYPE, fault_response
 from serve_app.dialects import gateway_texts as texts
 from serve_app.dialects.gateway_texts import Text
+from serve_app.dialects.problem_translation import ProblemTranslation
 
 PREFIX: Final = "/api/v1"
 SCENARIOS: Final = f"{PREFIX}/scenarios"
@@ -99,64 +98,19 @@ def _with_detail(text: str, problem: JsonObject) -> str:
     return detail if detail.startswith(text) else f"{text}: {detail}"
 
 
-class EnvelopeAnswers:
-    """ASGI middleware: every problem below ``/api/v1`` leaves as an envelope, a fault of ours too."""
+def envelope_answers(*, mapped: bool) -> Middleware:
+    """Return the middleware that has every problem below ``/api/v1`` leave as an envelope.
 
-    def __init__(self, app: ASGIApp, *, mapped: bool) -> None:
-        """Wrap an app; ``mapped`` has the HTTP status follow the code, else it is always 200."""
-        self._app = app
-        self._mapped = mapped
+    Args:
+        mapped: the HTTP status follows the code, else it is always 200.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its answer back."""
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or not (path == PREFIX or path.startswith(f"{PREFIX}/")):
-            await self._app(scope, receive, send)
-            return
-        answer = _Answer(send, path, Headers(scope=scope), mapped=self._mapped)
-        try:
-            await self._app(scope, receive, answer.send)
-        except Exception as error:
-            if answer.begun:
-                raise
-            await fault_response(error)(scope, receive, answer.send)
+    def translate(problem: JsonObject, path: str, headers: Headers) -> tuple[int, JsonObject]:
+        envelope = to_envelope(problem, path, headers)
+        return STATUS_OF_CODE[envelope["code"]] if mapped else 200, envelope
+
+    return Middleware(ProblemTranslation, covers=_is_ours, translate=translate)
 
 
-class _Answer:
-    """Holds a problem back until it is whole; everything else passes at once."""
-
-    def __init__(self, send: Send, path: str, asked: Headers, *, mapped: bool) -> None:
-        self.begun = False
-        self._send = send
-        self._path = path
-        self._asked = asked
-        self._mapped = mapped
-        self._held: Message | None = None
-        self._body = bytearray()
-
-    async def send(self, message: Message) -> None:
-        self.begun = True
-        if message["type"] == "http.response.start" and _media_type(message) == PROBLEM_MEDIA_TYPE:
-            self._held = message
-        elif self._held is not None:
-            self._body += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._translate(self._held)
-        else:
-            await self._send(message)
-
-    async def _translate(self, start: Message) -> None:
-        envelope = to_envelope(json.loads(self._body), self._path, self._asked)
-        body = json.dumps(envelope, ensure_ascii=False).encode("utf-8", "replace")
-        status = STATUS_OF_CODE[envelope["code"]] if self._mapped else 200
-        translated: Message = {**start, "status": status, "headers": list(start["headers"])}
-        headers = MutableHeaders(raw=translated["headers"])
-        headers["content-type"] = "application/json"
-        headers["content-length"] = str(len(body))
-        await self._send(translated)
-        await self._send({"type": "http.response.body", "body": body})
-
-
-def _media_type(start: Message) -> str:
-    raw: Any = start.get("headers", [])
-    return Headers(raw=list(raw)).get("content-type", "")
+def _is_ours(path: str) -> bool:
+    return path == PREFIX or path.startswith(f"{PREFIX}/")

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.engines.face_swap.mask import OPEN_MOUTH
-from deployments.engines.face_swap.warp import TriangleMap, interpolate, map_coordinates, polygon_mask, rasterise
 from deployments.engines.faces.align import Points
 from deployments.engines.faces.expression import mouth_openness
 from deployments.engines.faces.geometry import BROWS, CHEEKS, FOREHEAD_TOP, LIPS_INNER, LIPS_OUTER, MOUTH_CORNERS, VERTICES, CanonicalMesh
+from deployments.engines.faces.warp import TriangleMap, interpolate, map_coordinates, polygon_mask, rasterise
 from deployments.engines.images import BgrImage
 
 SIDE_PX = 512

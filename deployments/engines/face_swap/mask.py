@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from deployments.engines.face_swap.warp import polygon_mask
 from deployments.engines.faces.align import Points
 from deployments.engines.faces.expression import eye_openness, mouth_openness
 from deployments.engines.faces.geometry import EYE_CORNERS, FACE_OVAL, LIPS_INNER
+from deployments.engines.faces.warp import polygon_mask
 
 Mask = npt.NDArray[np.uint8]  # (h, w), 0..255
 

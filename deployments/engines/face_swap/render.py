@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from deployments.engines.face_swap.atlas import AtlasLayout, SourceAtlas, build_atlas
 from deployments.engines.face_swap.mask import Mask, face_mask, face_width, feathered, kept_features
-from deployments.engines.face_swap.relight import relight
 from deployments.engines.face_swap.shape import reshape_face
-from deployments.engines.face_swap.warp import CoordinateMap, map_coordinates, paste_blend, rasterise
 from deployments.engines.faces.align import Points
 from deployments.engines.faces.geometry import VERTICES, CanonicalMesh
+from deployments.engines.faces.relight import relight
+from deployments.engines.faces.warp import CoordinateMap, map_coordinates, paste_blend, rasterise
 from deployments.engines.images import BgrImage
 
 SHAPE_PAD = 0.35  # of the face's width around it, over which a changed shape fades out

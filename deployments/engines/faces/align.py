@@ -31,6 +31,10 @@ class Similarity:
         """Map points of shape (n, d)."""
         return np.asarray(self.scale * points @ self.rotation.T + self.shift, np.float64)
 
+    def invert(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Map points of shape (n, d) back."""
+        return np.asarray((points - self.shift) @ self.rotation / self.scale, np.float64)
+
     @property
     def affine(self) -> npt.NDArray[np.float64]:
         """The 2x3 matrix that OpenCV's ``warpAffine`` takes; only in two dimensions."""

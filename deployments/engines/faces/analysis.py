@@ -7,6 +7,7 @@ from typing import Protocol
 
 from deployments.engines.faces.align import Points
 from deployments.engines.faces.detector import FaceDetector
+from deployments.engines.faces.following import FaceFollower, Place
 from deployments.engines.faces.mesh import FaceMesh
 from deployments.engines.faces.tracking import FaceTracker, locate_detections
 from deployments.engines.images import BgrImage
@@ -67,6 +68,10 @@ class FaceAnalysis:
         """Return the landmarks (478, 3) of every swappable face, largest first."""
         located = locate_detections(self._mesh, image, self._detector.detect(image))
         return [face.landmarks for face in located if face.swappable]
+
+    def follow(self, place: Place | None = None) -> FaceFollower:
+        """Start following one face of one video: the largest, or the one nearest to ``place``."""
+        return FaceFollower(self._detector, self._mesh, place)
 
     def track(self, fps: float) -> FaceTracker:
         """Start following the faces of one video."""

@@ -27,6 +27,8 @@ FACE_OVAL = (
 )  # fmt: skip
 LIPS_OUTER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 LIPS_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+LIPS_INNER_UPPER = LIPS_INNER[:11]  # from the corner on the picture's left to the other one
+LIPS_INNER_LOWER = (LIPS_INNER[0], *LIPS_INNER[:9:-1])  # the same way, below; the corners belong to both
 BROWS = (70, 63, 105, 66, 107, 9, 336, 296, 334, 293, 300)  # upper edge of both, left to right in the picture
 CHEEKS = ((50, 205, 187, 147, 101, 36), (280, 425, 411, 376, 330, 266))  # bare skin on nearly every face
 

@@ -85,6 +85,19 @@ def transform_video(
         partial.unlink(missing_ok=True)
 
 
+def read_frames(source: Path, traits: VideoTraits, limits: MediaLimits, threads: int = 0) -> Generator[BgrImage, None, None]:
+    """Decode a video's frames in order: upright uint8 BGR, all of the size that ``probe_video`` found.
+
+    Raises:
+        UnsupportedMedia: damaged.
+        MediaTooLarge: over a limit.
+    """
+    with open_media(source, traits.info.media_type, limits) as container:
+        for item in _build_reader(container, traits, limits, threads):
+            if isinstance(item, TimedFrame):
+                yield item.image
+
+
 def _build_reader(container: InputContainer, traits: VideoTraits, limits: MediaLimits, threads: int) -> VideoReader:
     stream = video_stream(container)
     if stream is None:
@@ -93,14 +106,14 @@ def _build_reader(container: InputContainer, traits: VideoTraits, limits: MediaL
 
 
 def _pump(reader: VideoReader, change: FrameChange, writer: VideoWriter, traits: VideoTraits) -> Iterator[FrameProgress]:
-    capacity = max(2, min(MAX_QUEUED, MAX_QUEUED_BYTES // (traits.info.width * traits.info.height * 3)))
+    capacity = queue_capacity(traits)
     decoded: _Items = Channel(capacity)
     changed: _Items = Channel(capacity)
     done = unreported = 0
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="video") as pool:
         try:
             pool.submit(_decode, reader, decoded)
-            encoding = pool.submit(_encode, changed, writer)
+            encoding = pool.submit(encode, changed, writer)
             for item in decoded:
                 if isinstance(item, Sound):
                     changed.put(item)
@@ -124,11 +137,21 @@ def _decode(reader: VideoReader, decoded: _Items) -> None:
             decoded.put(item)
 
 
-def _encode(changed: _Items, writer: VideoWriter) -> None:
-    with changed:
+def queue_capacity(traits: VideoTraits) -> int:
+    """Return how many frames of a video may wait between two threads."""
+    return max(2, min(MAX_QUEUED, MAX_QUEUED_BYTES // (traits.info.width * traits.info.height * 3)))
+
+
+def encode(items: Channel[TimedFrame | Sound], writer: VideoWriter) -> None:
+    """Write what comes through a channel until its end; closes the channel whatever happens.
+
+    Raises:
+        EngineFailed: the encoder or the muxer refuses.
+    """
+    with items:
         try:
             with writer:
-                for item in changed:
+                for item in items:
                     writer.write(item)
         except av.FFmpegError as error:
-            raise EngineFailed("the changed video could not be encoded") from error
+            raise EngineFailed("the video could not be encoded") from error

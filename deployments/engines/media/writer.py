@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +28,21 @@ DEFAULT_FPS = Fraction(25)
 class VideoWriter:
     """Writes one MP4. ``finish`` makes it whole; without it the file is worthless and the caller removes it."""
 
-    def __init__(self, path: Path, traits: VideoTraits, size: tuple[int, int], audio: Sequence[AudioStream], threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        traits: VideoTraits,
+        size: tuple[int, int],
+        audio: Sequence[AudioStream],
+        threads: int,
+        copies: Callable[[AudioStream], bool] = passes_through,
+    ) -> None:
         self._output = av.open(path, "w", format="mp4", options={"movflags": "+faststart"})
         self._size = size
         self._converter = FrameConverter(traits.color)
         self._time_base = traits.time_base
         self._durations: dict[int, int] = {}  # of the frames inside the encoder, by time stamp
+        self._copies = copies  # which audio streams come as packets
         self._video = self._add_video(traits, threads)
         self._audio: dict[int, AudioStream] = {stream.index: self._add_audio(stream) for stream in audio}
 
@@ -93,7 +102,7 @@ class VideoWriter:
         return stream
 
     def _add_audio(self, stream: AudioStream) -> AudioStream:
-        if passes_through(stream):
+        if self._copies(stream):
             return self._output.add_stream_from_template(stream)
         rate = stream.rate if stream.rate in AAC_RATES else 48_000
         return self._output.add_stream("aac", rate=rate, options={"b": "192k"}, layout="mono" if stream.channels == 1 else "stereo")

@@ -47,6 +47,8 @@ CAPABILITIES = Capabilities(
             pool="faceswap",
             models=(ModelInfo(name="yunet", licence="MIT", commercial_use=True, source="OpenCV Zoo"),),
         ),
+        EngineInfo(name="mesh", kind="face2face", pool="face2face"),
+        EngineInfo(name="mesh", kind="reference", pool="face2face"),
         EngineInfo(name="bridge", kind="comfyui", pool="comfyui"),
     ),
     formats=MediaFormats(read=("image/png",), write=("image/png",)),

@@ -99,7 +99,7 @@ class Service:
 
     def submit(self, request):
         self.requests.append(request)
-        return {"id": request["target"]}
+        return {"id": request["target"] if request["kind"] == "faceswap" else f"{request['video']} speaks"}
 
     def events(self, job_id):
         yield {"type": "progress", "progress": {"stage": "computing", "fraction": 0.5, "frame": 1, "frames": 2, "eta_s": 3.4}}
@@ -112,7 +112,7 @@ class Service:
 
     def download(self, output, path, advance):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return shutil.copy(self.results[output["file_id"]], path)
+        return shutil.copy(self.results.get(output["file_id"], demo.TARGETS[1]), path)
 
     def __enter__(self):
         return self
@@ -139,15 +139,20 @@ def test_demo_shows_results_of_a_service_that_runs_and_leaves_it_running(run_dem
     service = Service({"grace_hopper.jpg": demo.SOURCE, "woman_face.mp4": demo.TARGETS[1]})
     with pytest.raises(DemoFailed, match=r"astronaut_in_grace_hopper.jpg: is a picture of 512x512(.|\n)*woman_face.mp4: does not look"):
         run_demo(service)
-    assert [(request["source"], request["target"]) for request in service.requests] == [
+    assert [(request["source"], request["target"]) for request in service.requests[:2]] == [
         ("astronaut.png", "grace_hopper.jpg"),
         ("astronaut.png", "woman_face.mp4"),
+    ]
+    assert [(request["audio"], request["video"]) for request in service.requests[2:]] == [
+        ("librivox_speech.wav", "astronaut.png"),
+        ("librivox_speech.wav", "woman_face.mp4"),
     ]
 
 
 @pytest.mark.slow
 def test_demo_prints_identity_files_and_addresses_when_all_is_right(run_demo, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "check", lambda measured: None)
+    monkeypatch.setattr(demo, "check_talks", lambda talks: None)
     printed = run_demo(Service({"grace_hopper.jpg": demo.SOURCE, "woman_face.mp4": demo.TARGETS[1]}))
     assert "astronaut in grace_hopper.jpg │ 0.20 -> 1.00" in printed
     assert "No workflow is run, for want of a ComfyUI server: the service has none. COMFYUI_URL says where one is." in printed

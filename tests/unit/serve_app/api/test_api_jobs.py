@@ -59,7 +59,7 @@ async def test_create_job_of_a_workflow_by_name_or_by_graph(client):
 
 async def test_create_job_says_which_kinds_there_are(client):
     (error,) = (await client.post("/v1/jobs", json=REQUEST | {"kind": "facelift"})).json()["errors"]
-    assert error == {"pointer": "/kind", "detail": "there are jobs of kind faceswap and comfyui, and no other"}
+    assert error == {"pointer": "/kind", "detail": "there are jobs of kind faceswap, face2face, reference and comfyui, and no other"}
 
 
 async def test_create_job_names_the_nodes_that_comfyui_would_refuse(client, descriptions):
@@ -125,7 +125,7 @@ def test_parse_job_request_reads_every_kind():
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        ({"kind": "facelift"}, "/kind: there are jobs of kind faceswap and comfyui"),
+        ({"kind": "facelift"}, "/kind: there are jobs of kind faceswap, face2face, reference and comfyui"),
         ({"source": URL}, "/target: Field required"),
         ({"kind": "comfyui", "workflow": "a", "timeout_s": 0}, "/timeout_s: "),
         ("x", "the request: "),

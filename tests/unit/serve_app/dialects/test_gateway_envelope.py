@@ -14,7 +14,13 @@ from starlette.routing import Route, Router
 from deployments.jobs import errors
 from deployments.jobs.errors import NodeProblem
 from serve_app.api.errors import problem_of, problem_response
-from serve_app.dialects.gateway_envelope import EnvelopeAnswers, to_envelope
+from serve_app.dialects.gateway_envelope import envelope_answers, to_envelope
+from serve_app.dialects.problem_translation import ProblemTranslation
+
+
+def wrapped(app, *, mapped):
+    return ProblemTranslation(app, **envelope_answers(mapped=mapped).kwargs)
+
 
 ENGLISH = Headers({"accept-language": "en"})
 CHINESE = Headers({})
@@ -81,7 +87,7 @@ def client(*, mapped: bool = False) -> httpx.AsyncClient:
         for prefix in ("api/v1/", "v1/")
         for name, route in (("long", _refuse), ("none", _miss), ("broken", _break), ("fine", _fine))
     ]
-    app = EnvelopeAnswers(Router(routes=routes), mapped=mapped)
+    app = wrapped(Router(routes=routes), mapped=mapped)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://atelier.test")
 
 
@@ -124,5 +130,5 @@ async def test_an_answer_that_has_begun_is_broken_off():
         sent.append(message)
 
     with pytest.raises(RuntimeError):
-        await EnvelopeAnswers(begin, mapped=False)(scope, asyncio.Event().wait, note)
+        await wrapped(begin, mapped=False)(scope, asyncio.Event().wait, note)
     assert json.dumps(sent) == json.dumps([{"type": "http.response.start", "status": 200, "headers": []}])

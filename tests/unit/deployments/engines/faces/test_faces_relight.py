@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deployments.engines.face_swap.relight import relight
+from deployments.engines.faces.relight import relight
 
 FULL = np.full((120, 100), 255, np.uint8)
 

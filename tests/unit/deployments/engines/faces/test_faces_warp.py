@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deployments.engines.face_swap.warp import interpolate, map_coordinates, paste_blend, polygon_mask, rasterise
+from deployments.engines.faces.warp import interpolate, map_coordinates, paste_blend, polygon_mask, rasterise
 
 SQUARE = np.array([[4, 4], [28, 4], [28, 28], [4, 28]], np.float32)
 HALVES = np.array([[0, 1, 2], [0, 2, 3]], np.int32)

@@ -1,0 +1,116 @@
+"""A new video out of frames as they are drawn and of the sound of a file.
+
+::
+
+    frames, drawn in the caller's thread ──8 frames──▶ encoder thread
+    sound of the file, as far as the frames are ───────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+from av.container import InputContainer
+from av.video.reformatter import ColorRange
+
+from deployments.engines.images import BgrImage
+from deployments.engines.media.channel import Channel, ChannelClosed
+from deployments.engines.media.color import BT709, HD_HEIGHT, SMPTE170M, VideoColor
+from deployments.engines.media.container import open_media
+from deployments.engines.media.limits import MediaLimits
+from deployments.engines.media.probe import MediaInfo, VideoTraits, sniff_file
+from deployments.engines.media.reader import Sound, TimedFrame
+from deployments.engines.media.sound import copies_exactly, sound_pieces, sound_stream
+from deployments.engines.media.video import FrameProgress, encode, queue_capacity
+from deployments.engines.media.writer import VideoWriter
+
+Draw = Callable[[int], BgrImage]  # the frame of a number, from 0 on
+
+
+def fixed_rate(size: tuple[int, int], fps: Fraction, color: VideoColor | None = None) -> VideoTraits:
+    """Describe a video that is made from nothing: upright, square pixels, one frame every tick.
+
+    Args:
+        size: (width, height) of the drawn frames, pixels.
+        fps: frames a second.
+        color: of the video that the frames come from; None: what players assume for the size.
+    """
+    color = color or VideoColor(BT709 if size[1] >= HD_HEIGHT else SMPTE170M, int(ColorRange.MPEG))
+    info = MediaInfo("video", "video/mp4", *size, fps=fps)
+    return VideoTraits(info, 0, color, 1 / fps, Fraction(1))
+
+
+def compose_video(
+    draw: Draw,
+    frames: int,
+    sound: Path,
+    destination: Path,
+    *,
+    traits: VideoTraits,
+    size: tuple[int, int],
+    limits: MediaLimits,
+    threads: int = 0,
+) -> Generator[FrameProgress, None, None]:
+    """Write drawn frames with the sound of a file, as an H.264 MP4, yielding after each frame.
+
+    Sound keeps every sample in its place: AAC of an MP4 is copied, anything else becomes AAC. The file appears under its name once it is
+    whole, when the generator is exhausted; closing the generator before stops all threads and removes what was written.
+
+    Args:
+        draw: called in the caller's thread, in order, once for each number; returns uint8 BGR of the traits' size.
+        frames: how many.
+        sound: any file with sound; its first audio track is taken whole.
+        destination: in an existing folder; replaced when it exists.
+        traits: from ``fixed_rate``, or of the video that the frames come from.
+        size: (width, height) in even pixels that frames are scaled to.
+        limits: bounds on the sound.
+        threads: of the encoder; 0: one per core.
+
+    Raises:
+        UnsupportedMedia: the sound is none that we read, or damaged.
+        MediaTooLarge: it is over a limit.
+    """
+    partial = destination.with_name(f".{destination.name}.partial")
+    try:
+        with open_media(sound, sniff_file(sound), limits) as container:
+            stream = sound_stream(container)
+            writer = VideoWriter(partial, traits, size, [stream], threads, copies=copies_exactly)
+            yield from _pump(draw, frames, _Sound(container, limits), writer, traits)
+        partial.replace(destination)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Sound:
+    """The sound of a file, taken as far as the pictures are."""
+
+    def __init__(self, container: InputContainer, limits: MediaLimits) -> None:
+        self._pieces = sound_pieces(container, sound_stream(container), limits)
+        self._next: tuple[float, Sound] | None = next(self._pieces, None)
+
+    def until(self, time_s: float) -> Iterator[Sound]:
+        while self._next is not None and self._next[0] <= time_s:
+            yield self._next[1]
+            self._next = next(self._pieces, None)
+
+
+def _pump(draw: Draw, frames: int, sound: _Sound, writer: VideoWriter, traits: VideoTraits) -> Iterator[FrameProgress]:
+    fps = traits.info.fps or Fraction(25)
+    drawn: Channel[TimedFrame | Sound] = Channel(queue_capacity(traits))
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="video") as pool:
+        try:
+            encoding = pool.submit(encode, drawn, writer)
+            for number in range(frames):
+                for piece in sound.until(float(number / fps)):
+                    drawn.put(piece)
+                drawn.put(TimedFrame(draw(number), number, 1))
+                yield FrameProgress(number + 1, frames)
+            for piece in sound.until(float("inf")):
+                drawn.put(piece)
+            drawn.close()
+            encoding.result()
+        finally:  # an error, or a closed generator: release the encoder from where it waits
+            drawn.close(ChannelClosed())

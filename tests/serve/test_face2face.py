@@ -1,0 +1,69 @@
+"""Faces that speak, on a deployed cluster: natively, and by the request of an older service."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import av
+import httpx
+import pytest
+
+from tests.cluster import wait_until
+from tests.jobs import read, upload_media, wait_for_end
+
+pytestmark = pytest.mark.serve
+
+
+def video_of(content: bytes) -> tuple[int, Any, Any]:
+    """Return frames, and the lengths of picture and sound in seconds."""
+    with av.open(io.BytesIO(content)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+        lengths = [stream.duration * stream.time_base for stream in container.streams if stream.duration and stream.time_base]
+        return frames, float(lengths[0]), float(lengths[1])
+
+
+def test_a_still_speaks(api, media):
+    audio, picture = upload_media(api, media / "librivox_speech.wav"), upload_media(api, media / "astronaut.png")
+    job = api.post("/v1/jobs", json={"kind": "face2face", "audio": audio, "video": picture, "options": {"fps": 10}}).json()
+    done = wait_for_end(api, job["id"])
+    assert (done["status"], done["attempt"]) == ("succeeded", 1), done["error"]
+    (output,) = done["outputs"]
+    assert (output["media_type"], output["width"], output["height"]) == ("video/mp4", 512, 512)
+    frames, picture_s, sound_s = video_of(api.get(output["url"]).content)
+    assert (frames, picture_s, sound_s) == (71, pytest.approx(7.1, abs=0.1), pytest.approx(7.1, abs=0.001))
+
+
+def test_a_reference_is_prepared_ahead(api, media):
+    answer = api.post("/v1/references", json={"video": upload_media(api, media / "woman_face.mp4")})
+    assert answer.status_code == 202
+    done = wait_for_end(api, answer.json()["id"])
+    assert (done["kind"], done["status"]) == ("reference", "succeeded"), done["error"]
+    assert api.get(done["outputs"][0]["url"]).json()["loop_frames"] == 50
+
+
+def test_one_request_is_answered_with_the_whole_video(api, media_server):
+    body = {"audio_url": f"{media_server}/espeak_mandarin.wav", "video_url": f"{media_server}/woman_face.mp4"}
+    answer = api.post("/api/generate_video", json=body, timeout=120)
+    assert answer.status_code == 200, answer.text[:500]
+    told = answer.json()
+    content = base64.b64decode(told["video_data"], validate=True)
+    assert (told["success"], told["format"], told["size"]) == (True, "mp4", len(content))
+    frames, _, sound_s = video_of(content)
+    assert (frames, sound_s) == (round(sound_s * 24000 / 1001), pytest.approx(6.41, abs=0.01))
+
+
+def test_what_went_wrong_is_said_in_the_same_form(api, media_server):
+    body = {"audio_url": f"{media_server}/espeak_mandarin.wav", "video_url": f"{media_server}/coffee_no_face.png"}
+    answer = api.post("/api/generate_video", json=body, timeout=120)
+    assert (answer.status_code, answer.json()["success"]) == (422, False)
+    assert "no face found" in answer.json()["error"]
+
+
+def test_a_client_that_hangs_up_cancels_its_job(api, media_server):
+    body = {"audio_url": f"{media_server}/librivox_speech.wav", "video_url": f"{media_server}/solvay_1927.jpg"}
+    with pytest.raises(httpx.ReadTimeout):
+        api.post("/api/generate_video", json=body, timeout=1.5)
+    newest = api.get("/v1/jobs", params={"kind": "face2face", "limit": 1}).json()["jobs"][0]
+    wait_until(lambda: read(api, newest["id"])["status"] == "cancelled", 30, "the job was not cancelled")
