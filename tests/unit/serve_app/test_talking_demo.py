@@ -34,4 +34,4 @@ def test_the_table_says_what_was_spoken():
     console = Console(width=100)
     with console.capture() as shown:
         console.print(to_talk_table([TALK]))
-    assert ["face.png", "7.12 s", "178", "3.0"] == [cell.strip() for cell in shown.get().splitlines()[3].split("│")[1:-1]]
+    assert [cell.strip() for cell in shown.get().splitlines()[3].split("│")[1:-1]] == ["face.png", "7.12 s", "178", "3.0"]
