@@ -183,7 +183,7 @@ async def read_service_status(service: Service, tenant: Tenant, desk: MaybeDesk,
     """Describe the parts: job store, ComfyUI servers, pools of workers, engines."""
     stats, capabilities = await service.stats(tenant=tenant), await service.capabilities()
     backends = await desk.backend_infos() if desk is not None else ()
-    return ServiceStatus.of(stats, backends, [engine.name for engine in capabilities.engines], config.version)
+    return ServiceStatus.of(stats, backends, list(dict.fromkeys(engine.name for engine in capabilities.engines)), config.version)
 
 
 class Registration(BaseModel):

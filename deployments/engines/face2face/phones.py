@@ -69,7 +69,7 @@ class PhoneRecogniser:
     def _recognise_block(self, samples: Samples, start_s: float) -> list[Phone]:
         pcm = np.round(np.clip(samples, -1, 1) * MAX_PCM).astype("<i2").tobytes()
         with self._lock:
-            self._decoder.start_stream()  # forget the noise of whatever was heard before: the same sound gives the same phones
+            self._decoder.reinit_feat()  # forget the noise of whatever was heard before: the same sound gives the same phones
             self._decoder.start_utt()
             try:
                 self._decoder.process_raw(pcm, no_search=False, full_utt=True)

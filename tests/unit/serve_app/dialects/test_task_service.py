@@ -209,7 +209,7 @@ async def test_status_and_health_name_every_part(client, backend):
     assert (status["status"], status["components"]["comfyui"]["status"], status["components"]["engines"]) == (
         "degraded",
         "unhealthy",
-        ["embedded", "bridge"],
+        ["embedded", "mesh", "bridge"],
     )
     health = (await client.get("/api/health")).json()
     assert (health["status"], health["comfyui_connected"], health["comfyui"]) == (
