@@ -31,6 +31,7 @@ from deployments.jobs.ports import SystemClock
 from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService, ServiceConfig
 from deployments.storage.address import AllowList
+from deployments.storage.disk import DiskFloor
 from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
 from deployments.storage.upload import upload_stream
@@ -104,6 +105,7 @@ class Ingress:
             reader=objects,
             capabilities=self._capabilities,
             planners={"comfyui": planner},
+            check_room=DiskFloor(setup.api.data_dir, setup.service.min_free_bytes).check,
             config=setup.service,
         )
 

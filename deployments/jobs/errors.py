@@ -24,6 +24,7 @@
     │   ├── JobNotTerminal            job_not_terminal
     │   └── NameTaken                 name_taken               by something shipped or configured that cannot be replaced
     ├── QueueFull                     queue_full
+    ├── DiskFull                      disk_full                less is free than the operator's floor
     ├── Unavailable                   unavailable              may pass by itself: worth another try
     │   ├── StoreUnavailable          store_unavailable
     │   ├── StoreSuperseded           store_superseded
@@ -281,6 +282,21 @@ class QueueFull(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.limit} jobs already wait for the {self.pool} pool: try again in {self.retry_after_s} s"
+
+
+class DiskFull(ServiceError):
+    """The disk of the data has less free space than the operator's floor."""
+
+    code = "disk_full"
+    retryable = True
+
+    def __init__(self, free_mib: int, floor_mib: int) -> None:
+        super().__init__(free_mib, floor_mib)
+        self.free_mib = free_mib
+        self.floor_mib = floor_mib
+
+    def __str__(self) -> str:
+        return f"the service's disk is nearly full ({self.free_mib} MiB free, {self.floor_mib} MiB are kept): its operator has to make room"
 
 
 class Unavailable(ServiceError):

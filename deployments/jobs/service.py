@@ -53,6 +53,11 @@ class ServiceConfig(BaseModel):
 
     max_wait_s: float = Field(60.0, ge=0, description="longest wait of one request for the end of a job")
     max_watched: int = Field(100, ge=1, description="jobs that one subscription may name")
+    min_free_bytes: int = Field(
+        2**30,
+        ge=0,
+        description="free space of the data's disk below which no job and no upload is accepted (507); 0 accepts to the last byte",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class JobService:
         reader: ObjectReader,
         capabilities: Callable[[], Awaitable[Capabilities]],
         planners: Mapping[str, Planner] | None = None,
+        check_room: Callable[[], None] | None = None,
         config: ServiceConfig | None = None,
     ) -> None:
         """Take the parts.
@@ -90,6 +96,7 @@ class JobService:
             reader: reads them.
             capabilities: what is installed, as of now.
             planners: by kind, for kinds whose requests are more than what is stored of them.
+            check_room: raises ``DiskFull``.
             config: limits.
         """
         self._store = store
@@ -100,6 +107,7 @@ class JobService:
         self._reader = reader
         self._capabilities = capabilities
         self._planners = planners or {}
+        self._check_room = check_room or (lambda: None)
         self._config = config or ServiceConfig()
 
     # Jobs.
@@ -128,12 +136,14 @@ class JobService:
             JobExists: the client-made id is taken by another payload.
             IdempotencyConflict: the key was used for another payload.
             QueueFull: too many jobs wait.
+            DiskFull: the disk has too little room.
         """
         options = options or JobOptions()
         repeat = Repeat(tenant, options.id, _checked_key(idempotency_key), fingerprint_of_submit(spec, options))
         known = await self._find(repeat)
         if known is not None:
             return known
+        self._check_room()
         await self._check_kind(spec.kind)
         if check is not None:
             await check()
@@ -204,6 +214,7 @@ class JobService:
         job = await self._store.get(tenant, job_id)
         if not job.status.terminal:
             raise JobNotTerminal(job_id, job.status)
+        self._check_room()
         new = NewJob(
             id=str(uuid.uuid4()),
             kind=job.kind,
@@ -292,6 +303,7 @@ class JobService:
         rename: Rename | None = None,
     ) -> FileRecord:
         """Stream a file into the object store and publish it; as :meth:`MediaIntake.store_file`."""
+        self._check_room()
         return await self._intake.store_file(tenant, name, declared, chunks, rename)
 
     async def find_file(self, name: str, *, tenant: str = DEFAULT_TENANT, uploads_first: bool = False) -> FileRecord:

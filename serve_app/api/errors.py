@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketState
 
 from deployments.jobs.errors import (
     Conflict,
+    DiskFull,
     InvalidInput,
     JobTimedOut,
     MediaTooLarge,
@@ -54,6 +55,7 @@ STATUS_BY_ERROR: Final[Mapping[type[ServiceError], int]] = {  # the nearest base
     QueueFull: 429,
     Unavailable: 503,
     JobTimedOut: 504,
+    DiskFull: 507,
 }
 
 

@@ -52,7 +52,7 @@ HEADERS_DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", status_code=201, summary="Upload a file", responses=documented(400, 413, 415, 422, 503), openapi_extra=upload_form())
+@router.post("", status_code=201, summary="Upload a file", responses=documented(400, 413, 415, 422, 503, 507), openapi_extra=upload_form())
 async def create_file(request: Request, response: Response, service: Service, tenant: Tenant, links: LinksTo) -> FileView:
     """Store a file to be used as an input: `curl -F file=@portrait.jpg`. It is streamed into the object store.
 

@@ -37,7 +37,7 @@ ENDED: dict[int | str, dict[str, Any]] = {200: {"model": JobView, "description":
     "",
     status_code=202,
     summary="Submit a job",
-    responses=ENDED | documented(400, 404, 409, 413, 415, 422, 429, 503),
+    responses=ENDED | documented(400, 404, 409, 413, 415, 422, 429, 503, 507),
     dependencies=[Depends(require_json)],
 )
 async def create_job(
@@ -102,7 +102,9 @@ async def cancel_job(job_id: JobId, response: Response, service: Service, tenant
     return _shown(await service.cancel(job_id, tenant=tenant), response, links)
 
 
-@router.post("/{job_id}/retry", status_code=202, summary="Run an ended job again", responses=ENDED | documented(404, 409, 422, 429, 503))
+@router.post(
+    "/{job_id}/retry", status_code=202, summary="Run an ended job again", responses=ENDED | documented(404, 409, 422, 429, 503, 507)
+)
 async def retry_job(
     job_id: JobId,
     response: Response,

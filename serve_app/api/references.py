@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/references", tags=["jobs"])
     "",
     status_code=202,
     summary="Prepare a reference for face2face jobs",
-    responses=ENDED | documented(400, 404, 409, 413, 415, 422, 429, 503),
+    responses=ENDED | documented(400, 404, 409, 413, 415, 422, 429, 503, 507),
     dependencies=[Depends(require_json)],
 )
 async def create_reference(

@@ -95,7 +95,7 @@ async def list_parameters(name: WorkflowName, desk: Desk, tenant: Tenant, versio
     "/{name}/run",
     status_code=202,
     summary="Run a workflow",
-    responses=ENDED | documented(400, 404, 409, 413, 415, 422, 429, 503),
+    responses=ENDED | documented(400, 404, 409, 413, 415, 422, 429, 503, 507),
     dependencies=[Depends(require_json)],
 )
 async def run_workflow(

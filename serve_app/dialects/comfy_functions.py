@@ -133,7 +133,7 @@ class StoredPicture(View):
         return cls(name=record.name, file_id=record.id, url=links.file(record.id))
 
 
-UPLOAD_ERRORS = documented(400, 413, 415, 422, 503)
+UPLOAD_ERRORS = documented(400, 413, 415, 422, 503, 507)
 OVERWRITE = "`true`: the newest file of a name counts; else a name that is taken by another file gets a number"
 
 

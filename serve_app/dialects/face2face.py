@@ -73,7 +73,7 @@ def _patience_s(request: Request) -> float:
     PATH,
     summary="Have a face speak an audio, and wait for the video",
     response_model=VideoAnswer,
-    responses={status: {"model": VideoRefused} for status in (400, 404, 409, 413, 415, 422, 429, 500, 503, 504)},
+    responses={status: {"model": VideoRefused} for status in (400, 404, 409, 413, 415, 422, 429, 500, 503, 504, 507)},
 )
 async def generate_video(
     asked: Annotated[VideoRequest, Body()],

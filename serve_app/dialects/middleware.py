@@ -98,7 +98,7 @@ async def clear_task_queue(service: Service, tenant: Tenant) -> Cleared:
     return Cleared(message=f"{len(cancelled)} cleared", cleared=len(cancelled), task_ids=list(cancelled))
 
 
-@router.post("/workflow/submit", summary="Run a workflow", responses=documented(400, 404, 422, 429, 503))
+@router.post("/workflow/submit", summary="Run a workflow", responses=documented(400, 404, 422, 429, 503, 507))
 async def submit_workflow(request: Annotated[Submit, Body()], service: Service, tenant: Tenant, links: LinksTo) -> TaskAnswer:
     """Accept a workflow; it is on disk when this answers. The body may also be a bare workflow, in either format."""
     return TaskAnswer.of(await submit(service, tenant, request.to_request()), links, message="workflow submitted")

@@ -114,13 +114,13 @@ class FaceSwapTask(TaskOptions):
         return {"kind": "faceswap", "source": to_reference(self.source_url), "target": target, "output": output, **self.to_options()}
 
 
-@router.post("/faceswap/create", summary="Submit a face swap", responses=documented(400, 422, 429, 503))
+@router.post("/faceswap/create", summary="Submit a face swap", responses=documented(400, 422, 429, 503, 507))
 async def create_face_swap_task(request: Annotated[FaceSwapTask, Body()], service: Service, tenant: Tenant, links: LinksTo) -> TaskAnswer:
     """Accept a face swap; it is on disk when this answers."""
     return _accepted(await submit(service, tenant, request.to_request()), links)
 
 
-@router.post("/tasks/create", summary="Submit a workflow", responses=documented(400, 404, 422, 429, 503))
+@router.post("/tasks/create", summary="Submit a workflow", responses=documented(400, 404, 422, 429, 503, 507))
 async def create_task(request: Annotated[TaskRequest, Body()], service: Service, tenant: Tenant, links: LinksTo) -> TaskAnswer:
     """Accept a workflow; it is on disk when this answers. Without a ComfyUI server that answers it waits."""
     return _accepted(await submit(service, tenant, request.to_request()), links)

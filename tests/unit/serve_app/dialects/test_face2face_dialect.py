@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from deployments.jobs.errors import DiskFull
 from deployments.jobs.model import JobError, JobStatus
 
 PATH = "/api/generate_video"
@@ -98,7 +99,7 @@ async def test_a_client_that_hangs_up_cancels_the_job(app, service, next_job):
 
 
 async def test_a_request_that_waits_too_long_is_told_and_its_job_cancelled(app, client, service, next_job, monkeypatch):
-    monkeypatch.setattr(app.state, "face2face_timeout_s", 0.2)
+    monkeypatch.setitem(app.state._state, "face2face_timeout_s", 0.2)
     asking = asyncio.ensure_future(client.post(PATH, json=BODY))
     job = await next_job("face2face")
     answer = await asking
@@ -107,3 +108,16 @@ async def test_a_request_that_waits_too_long_is_told_and_its_job_cancelled(app, 
         while not (await service.get(job.id)).cancel_requested:
             await asyncio.sleep(0.01)
     assert (await service.get(job.id)).status is JobStatus.RUNNING  # until its worker hears of it
+
+
+async def test_a_disk_that_is_full_takes_no_job_and_no_upload(client, service, monkeypatch):
+    def full():
+        raise DiskFull(100, 1024)
+
+    monkeypatch.setattr(service, "_check_room", full)
+    told = await client.post(PATH, json=BODY)
+    assert (told.status_code, is_refusal(told)) == (507, True)
+    native = await client.post("/v1/jobs", json={"kind": "face2face", "audio": BODY["audio_url"], "video": BODY["video_url"]})
+    upload = await client.post("/v1/files", files={"file": ("a.png", b"\x89PNG\r\n\x1a\n")})
+    assert [(answer.status_code, answer.json()["code"]) for answer in (native, upload)] == [(507, "disk_full")] * 2
+    assert "1024 MiB are kept" in native.json()["detail"]
