@@ -9,7 +9,7 @@ import asyncio
 import base64
 import contextvars
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Depends, Request
@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 
-from deployments.jobs.errors import InvalidInput, JobTimedOut, ServiceError
+from deployments.comfyui_bridge.catalogue import NamedWorkflow
+from deployments.jobs.errors import FetchFailed, InvalidInput, JobTimedOut, ServiceError
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.media_url import to_reference
 from deployments.jobs.model import FileRecord, Job, JobError, JobStatus, JsonObject
@@ -166,7 +167,7 @@ def _codes_below(base: type[ServiceError]) -> set[str]:
     return {base.code}.union(*(_codes_below(cls) for cls in base.__subclasses__()))
 
 
-_CLIENTS_FAULTS: Final = frozenset(_codes_below(InvalidInput))
+_CLIENTS_FAULTS: Final = frozenset({FetchFailed.code, *_codes_below(InvalidInput)})  # a URL that leads nowhere is the client's, too
 
 
 def _video(record: FileRecord, service: JobService) -> Response:
@@ -199,8 +200,18 @@ def _translate(problem: JsonObject, _path: str, _headers: Headers) -> tuple[int,
     return problem["status"], {"success": False, "error": "; ".join(parts) or problem["detail"]}
 
 
+def _describe(document: JsonObject, _: Iterable[NamedWorkflow]) -> JsonObject:
+    """Return a document in which whatever goes wrong here is answered as it is; ``document`` stays as it is."""
+    if PATH not in document["paths"]:
+        return document
+    refused = {"application/json": {"schema": {"$ref": "#/components/schemas/VideoRefused"}}}
+    operation = document["paths"][PATH]["post"]
+    responses = {status: answer if status == "200" else answer | {"content": refused} for status, answer in operation["responses"].items()}
+    return document | {"paths": document["paths"] | {PATH: {"post": operation | {"responses": responses}}}}
+
+
 def build_face2face(config: DialectsConfig) -> Dialect:
     """Return the dialect."""
     state: dict[str, Any] = {"face2face_timeout_s": config.face2face_timeout_s}
     outermost = (Middleware(ProblemTranslation, covers=lambda path: path == PATH, translate=_translate),)
-    return Dialect(tag=TAG, routers=(router,), outermost=outermost, state=state)
+    return Dialect(tag=TAG, routers=(router,), outermost=outermost, state=state, describe=_describe)

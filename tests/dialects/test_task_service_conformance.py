@@ -183,7 +183,7 @@ def test_the_figures_add_up(api):
         assert api.get("/api/health").json()["queue_length"] == stats["queue_length"]
     stats = api.get("/api/stats").json()
     assert tuple(stats["by_status"]) == STATUSES
-    assert set(stats["by_type"]) == {"comfyui", "faceswap"}
+    assert {"comfyui", "faceswap"} <= set(stats["by_type"])
     assert {tuple(counts) for counts in stats["by_type"].values()} == {STATUSES}
     assert stats["by_status"] == {status: sum(counts[status] for counts in stats["by_type"].values()) for status in STATUSES}
     assert stats["total"] == sum(stats["by_status"].values()) == api.get("/api/tasks").json()["total"]

@@ -33,7 +33,8 @@ async def test_the_answer_is_the_video(client, next_job, store, finish):
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [("no_face_detected", 422), ("media_too_large", 422), ("engine_failed", 500), ("job_timed_out", 504)]
+    ("code", "status"),
+    [("no_face_detected", 422), ("media_too_large", 422), ("fetch_failed", 422), ("engine_failed", 500), ("job_timed_out", 504)],
 )
 async def test_a_failure_says_why(client, next_job, store, code, status):
     asking = asyncio.ensure_future(client.post(PATH, json=BODY))
