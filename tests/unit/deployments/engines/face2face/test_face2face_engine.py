@@ -58,6 +58,7 @@ def openings(analysis, frames):
     return np.array([mouth_openness(follower.update(frame).landmarks) for frame in frames])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("video", ["woman_face.mp4", "woman_hand_over_face.mp4"])
 def test_a_clip_speaks_with_the_sound(run, analysis, speech, recogniser, video):
     output = run("librivox_speech.wav", video)[-1]
@@ -73,6 +74,7 @@ def test_a_clip_speaks_with_the_sound(run, analysis, speech, recogniser, video):
     assert np.corrcoef(measured, track.loudness)[0, 1] > 0.6
 
 
+@pytest.mark.slow
 def test_only_the_mouth_changes(run, media, analysis):
     output = run("librivox_speech.wav", "woman_face.mp4")[-1]
     before, after = frames_of(media / "woman_face.mp4"), frames_of(output.path)[:50]
@@ -105,11 +107,13 @@ def test_a_loop_and_a_box_are_as_asked(run):
     assert (info.width, info.height, float(info.fps)) == (320, 180, 12.5)
 
 
+@pytest.mark.slow
 def test_the_same_job_again_draws_the_same(run):
     first, second = (frames_of(run("espeak_mandarin.wav", "astronaut.png", fps=5)[-1].path) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_reference_is_looked_at_once(run, engine, monkeypatch):
     summary = json.loads(run(None, "woman_hand_over_face.mp4")[-1].path.read_text())
     assert (summary["frames_seen"], summary["loop_first_frame"], summary["own_teeth"]) == (144, 0, False)
@@ -143,6 +147,7 @@ def test_a_broken_entry_is_made_again(run, media, tmp_path):
     assert json.loads(run(None, "astronaut.png")[-1].path.read_text())["loop_frames"] == 1
 
 
+@pytest.mark.slow
 def test_the_face_that_was_pointed_at_speaks(run, media, analysis, tmp_path):
     pair = np.hstack([cv2.resize(cv2.imread(str(media / name)), (size, size)) for name, size in (("astronaut.png", 512),) * 2])
     pair[:, 512:] = cv2.resize(cv2.imread(str(media / "synthetic_man_1.jpg")), (512, 512))
