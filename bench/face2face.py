@@ -18,6 +18,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -95,7 +96,8 @@ class Bench:
 
     def track(self, audio: Path, fps: float, frames: int) -> MouthTrack:
         """Return what the mouth was asked to do."""
-        return build_track(load_samples(audio, SAMPLE_RATE, LIMITS), fps, frames, "auto", self._recogniser.recognise)
+        samples = load_samples(audio, SAMPLE_RATE, LIMITS)
+        return build_track(samples, fps, frames, "auto", list(chain.from_iterable(self._recogniser.recognise(samples))))
 
 
 def main() -> None:

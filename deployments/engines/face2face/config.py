@@ -22,7 +22,11 @@ class Face2FaceConfig(BaseModel):
     detection_threshold: float = Field(0.6, gt=0, lt=1, description="least score of a face")
     detection_overlap: float = Field(0.3, gt=0, lt=1, description="intersection over union above which two boxes are one face")
     max_faces: int = Field(50, ge=1, le=500, description="largest faces of a frame among which the one that speaks is looked for")
-    detect_every: int = Field(5, ge=1, description="video frames between two looks for new faces, where all of them are followed")
+    still_pixels: int = Field(
+        1920 * 1080,
+        gt=0,
+        description="width x height to which a larger still is scaled down: a phone's 12 million would cost six times as much",
+    )
     still_fps: float = Field(25.0, ge=1, le=60, description="frames a second of a still that speaks, unless the job says")
     replay_bytes: int = Field(
         2 * 2**30, gt=0, description="decoded frames kept on disk while a clip is played to and fro: the last minute and a half at 640x360"

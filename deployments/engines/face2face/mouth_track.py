@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,9 +60,7 @@ class MouthTrack:
     loudness: Curve  # 0..1, of the sound
 
 
-def build_track(
-    samples: Samples, fps: float, frames: int, analysis: Analysis, recognise: Callable[[Samples], Sequence[Phone]]
-) -> MouthTrack:
+def build_track(samples: Samples, fps: float, frames: int, analysis: Analysis, phones: Sequence[Phone]) -> MouthTrack:
     """Analyse a recording.
 
     Args:
@@ -71,7 +69,7 @@ def build_track(
         frames: of the video.
         analysis: phones, formants and loudness alone (``dsp``), or for each moment what can be relied on (``auto``): where the
             recogniser hears nothing in sound that is loud, as in a language or a voice that it does not know, formants are used.
-        recognise: as ``PhoneRecogniser.recognise``.
+        phones: of the recording, as ``PhoneRecogniser`` hears them; not looked at for ``dsp``.
     """
     loud = loudness(samples, fps, frames)
     if not loud.any():
@@ -79,7 +77,6 @@ def build_track(
     if analysis == "dsp":
         opening, width = _from_formants(samples, fps, loud)
     else:
-        phones = recognise(samples)
         opening, width = _from_phones(phones, fps, loud)
         if analysis == "auto":
             heard = _heard(phones, fps, loud)

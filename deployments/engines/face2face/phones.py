@@ -6,6 +6,7 @@ Huggins-Daines et al. 2006, "PocketSphinx: A free, real-time continuous speech r
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from deployments.engines.face2face.speech import SAMPLE_RATE, Samples
 
 FRAMES_PER_S = 100  # of the recogniser
 SILENCE = frozenset({"SIL", "+SPN+", "+NSN+", "<s>", "</s>", "<sil>"})  # silence, noise of a mouth, other noise
-BLOCK_S = 30  # of one utterance: the search of a longer one grows in memory, and a pause is never far
+BLOCK_S = 30  # of one utterance, about a second of work: who waits is told how far it is, and can give up
 MAX_PCM = 32767
 
 
@@ -54,17 +55,15 @@ class PhoneRecogniser:
         )
         self._lock = threading.Lock()
 
-    def recognise(self, samples: Samples) -> list[Phone]:
-        """Return the phones of a recording in order; of a language that it does not know, the nearest English ones.
+    def recognise(self, samples: Samples) -> Iterator[list[Phone]]:
+        """Yield the phones of a recording in order, block by block; of a language that it does not know, the nearest English ones.
 
         Args:
             samples: at ``SAMPLE_RATE``.
         """
         step = BLOCK_S * SAMPLE_RATE
-        found: list[Phone] = []
         for begin in range(0, len(samples), step):
-            found += self._recognise_block(samples[begin : begin + step], begin / SAMPLE_RATE)
-        return found
+            yield self._recognise_block(samples[begin : begin + step], begin / SAMPLE_RATE)
 
     def _recognise_block(self, samples: Samples, start_s: float) -> list[Phone]:
         pcm = np.round(np.clip(samples, -1, 1) * MAX_PCM).astype("<i2").tobytes()

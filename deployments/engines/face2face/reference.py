@@ -24,6 +24,8 @@ from deployments.jobs.errors import InvalidInput, NoFaceDetected
 # Both neighbours in time are known, so a plain symmetric filter calms the landmarks, and unlike a causal one it does not lag behind a nod.
 CALM_S = 0.04
 
+MAX_DONORS = 240  # insides of mouths kept while looking, 18 kB each: beyond, every second one is dropped, so that they stay spread
+
 FIRST_CHECK = 50  # frames after which it is asked for the first time whether enough were seen; then each time twice as many
 
 
@@ -31,6 +33,7 @@ FIRST_CHECK = 50  # frames after which it is asked for the first time whether en
 class Reference:
     """A clip or a still whose face may be made to speak; read-only, kept between jobs."""
 
+    size: tuple[int, int]  # (width, height) of the frames that were looked at, pixels
     fps: Fraction  # of the clip; of a still, the rate that it is played at
     first: int  # number of the clip's frame that the loop begins with
     landmarks: npt.NDArray[np.float32]  # (n, 478, 3), pixels, of the frames of the loop; n is 1 for a still
@@ -45,9 +48,9 @@ class Reference:
         """Frames of the loop."""
         return len(self.landmarks)
 
-    def serves(self, wanted: int) -> bool:
-        """Whether looking further would give no better loop for so many frames."""
-        return self.whole or self.frames >= wanted
+    def serves(self, wanted: int | None) -> bool:
+        """Whether looking further would give no better loop for so many frames; None: for any number."""
+        return self.whole or (wanted is not None and self.frames >= wanted)
 
 
 @dataclass
@@ -58,6 +61,7 @@ class _Seen:
     presences: list[float] = field(default_factory=list)
     signatures: list[Signature] = field(default_factory=list)
     donors: dict[int, Donor] = field(default_factory=dict)  # by frame
+    size: tuple[int, int] = (0, 0)
 
     def free(self, fps: float) -> npt.NDArray[np.bool_]:
         return free_frames(np.stack(self.signatures), np.array(self.presences, np.float32), fps)
@@ -74,7 +78,7 @@ class ReferenceReader:
         """Prepare a picture."""
         donor = take_donor(image, landmarks)
         rest = self._rig.mouth_at_rest(landmarks[None])
-        return Reference(fps, 0, landmarks[None], rest, (donor,) if donor else (), 1, 0, whole=True)
+        return Reference(_size(image), fps, 0, landmarks[None], rest, (donor,) if donor else (), 1, 0, whole=True)
 
     def read_clip(
         self, frames: Iterable[BgrImage], follower: FaceFollower, fps: Fraction, wanted: int | None
@@ -105,6 +109,7 @@ class ReferenceReader:
 
     def _look(self, frame: BgrImage, follower: FaceFollower, seen: _Seen) -> None:
         face = follower.update(frame)
+        seen.size = _size(frame)
         if face is None:
             seen.presences.append(0.0)
             seen.landmarks.append(np.zeros((0, 3), np.float32))
@@ -113,6 +118,8 @@ class ReferenceReader:
         donor = take_donor(frame, face.landmarks)
         if donor is not None:
             seen.donors[len(seen.presences)] = donor
+            if len(seen.donors) > MAX_DONORS:
+                seen.donors = dict(list(seen.donors.items())[::2])
         seen.presences.append(face.presence)
         seen.landmarks.append(face.landmarks)
         seen.signatures.append(self._signature.read(frame, face.landmarks))
@@ -128,7 +135,11 @@ class ReferenceReader:
         donors = keep_donors([donor for number, donor in seen.donors.items() if free[number]])
         covered = sum(1 for presence, is_free in zip(seen.presences, free, strict=True) if presence and not is_free)
         rest = self._rig.mouth_at_rest(landmarks)
-        return Reference(fps, begin, landmarks, rest, donors, len(seen.presences), covered, whole)
+        return Reference(seen.size, fps, begin, landmarks, rest, donors, len(seen.presences), covered, whole)
+
+
+def _size(image: BgrImage) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]
 
 
 def _calmed(landmarks: npt.NDArray[np.float32], fps: float) -> npt.NDArray[np.float32]:

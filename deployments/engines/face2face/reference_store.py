@@ -20,7 +20,7 @@ from deployments.engines.face2face.mouth_interior import Donor
 from deployments.engines.face2face.reference import Reference
 from deployments.engines.faces.following import Place
 
-FORMAT = 1  # rises when what is derived from a clip changes: entries of another number are never read
+FORMAT = 2  # rises when what is derived from a clip changes: entries of another number are never read
 
 
 class ReferenceStore:
@@ -51,9 +51,12 @@ class ReferenceStore:
     def save(self, sha256: str, place: Place | None, reference: Reference) -> None:
         """Keep a reference; an older one of the same file is replaced."""
         descriptor, name = tempfile.mkstemp(prefix=".partial-", dir=self._root)
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, **_to_arrays(reference))
-        Path(name).replace(self._path(sha256, place))
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                np.savez(file, allow_pickle=False, **_to_arrays(reference))
+            Path(name).replace(self._path(sha256, place))
+        finally:
+            Path(name).unlink(missing_ok=True)
         self._evict()
 
     def _path(self, sha256: str, place: Place | None) -> Path:
@@ -76,7 +79,7 @@ class ReferenceStore:
 def _to_arrays(reference: Reference) -> dict[str, np.ndarray]:
     donors = reference.donors
     return {
-        "numbers": np.array([reference.first, reference.seen, reference.covered, reference.whole], np.int64),
+        "numbers": np.array([*reference.size, reference.first, reference.seen, reference.covered, reference.whole], np.int64),
         "fps": np.array([reference.fps.numerator, reference.fps.denominator], np.int64),
         "landmarks": reference.landmarks,
         "rest": reference.rest,
@@ -86,9 +89,10 @@ def _to_arrays(reference: Reference) -> dict[str, np.ndarray]:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> Reference:
-    first, seen, covered, whole = (int(number) for number in arrays["numbers"])
+    width, height, first, seen, covered, whole = (int(number) for number in arrays["numbers"])
     pairs = zip(arrays["patches"], arrays["donors"], strict=True)
     return Reference(
+        size=(width, height),
         fps=Fraction(*(int(part) for part in arrays["fps"])),
         first=first,
         landmarks=arrays["landmarks"],

@@ -77,7 +77,6 @@ class SpeakingClip:
         loop: Loop,
         folder: Path,
         replay_bytes: int,
-        size: tuple[int, int],
     ) -> None:
         """Prepare; nothing is decoded yet.
 
@@ -90,12 +89,11 @@ class SpeakingClip:
             loop: how a clip that is shorter than the sound goes on.
             folder: for the frames that are shown again.
             replay_bytes: that they may take.
-            size: (width, height) of the clip, pixels.
         """
         self._talker = talker
         self._reference = reference
         self._track = track
-        window = int(np.clip(replay_bytes // (size[0] * size[1] * 3), 1, reference.frames))
+        window = int(np.clip(replay_bytes // (reference.size[0] * reference.size[1] * 3), 1, reference.frames))
         steps = resampled(len(track.opening), float(reference.fps), fps)
         self._order = play_order(reference.frames, int(steps[-1]) + 1, loop, window)[steps]
         again = bool((np.diff(self._order) < 0).any())

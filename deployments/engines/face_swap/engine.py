@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from deployments.engines.faces.analysis import FaceAnalysis
 from deployments.engines.faces.geometry import load_canonical_mesh
 from deployments.engines.faces.tracking import FaceTracker
 from deployments.engines.images import BgrImage
+from deployments.engines.media.eta import with_eta
 from deployments.engines.media.picture import fit_size, load_picture, resize, save_picture
 from deployments.engines.media.probe import MediaInfo, probe
-from deployments.engines.media.video import FrameProgress, transform_video
+from deployments.engines.media.video import transform_video
 from deployments.engines.models import ModelInfo, verified_file
 from deployments.jobs.errors import InvalidInput, NoFaceDetected
 from deployments.jobs.logs import fields, get_logger
@@ -120,12 +120,12 @@ class FaceSwapEngine:
             raise InvalidInput(f"the target is a video and cannot be written as {job.options.format}: ask for mp4, or leave format out")
         name = f"faceswap.{VIDEO_FORMAT}"
         size = fit_size(job.info.width, job.info.height, job.box, even=True)
-        change = _FrameSwap(self._analysis.track(float(job.info.fps or DEFAULT_FPS)), self._swapper, job.source)
+        change = _FrameSwap(self._analysis.track(float(job.info.fps or DEFAULT_FPS), self._config.detect_every), self._swapper, job.source)
         frames = transform_video(
             job.target.path, job.folder / name, change, limits=self._config.limits, size=size, threads=self._config.codec_threads
         )
         with closing(frames):
-            yield from _with_eta(frames)
+            yield from with_eta(frames)
         if not change.faces:
             raise NoFaceDetected("target")
         log.info("video swapped", extra=fields(action="video_swapped", faces=change.faces, frames=job.info.frames))
@@ -168,13 +168,3 @@ def _picture_type(job: _Job) -> str:
     if job.options.format not in PICTURE_TYPES:
         raise InvalidInput(f"the target is a picture and cannot be written as {job.options.format}: ask for png, jpeg or webp")
     return PICTURE_TYPES[job.options.format]
-
-
-def _with_eta(frames: Iterator[FrameProgress]) -> Iterator[Progress]:
-    start = time.monotonic()
-    for done in frames:
-        if not done.frames or not done.frame:  # a long sound may come before the first frame
-            yield Progress(Stage.COMPUTING, 0.0, frame=done.frame)
-            continue
-        left_s = (time.monotonic() - start) / done.frame * max(done.frames - done.frame, 0)
-        yield Progress(Stage.COMPUTING, min(done.frame / done.frames, 1.0), done.frame, done.frames, round(left_s, 1))

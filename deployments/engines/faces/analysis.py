@@ -34,19 +34,14 @@ class FaceAnalysisConfig(Protocol):
     def max_faces(self) -> int:
         """Largest faces kept."""
 
-    @property
-    def detect_every(self) -> int:
-        """Frames between two looks for new faces in a video."""
-
 
 class FaceAnalysis:
     """Finds swappable faces and their landmarks. Stateless: threads may share one."""
 
-    def __init__(self, detector: FaceDetector, mesh: FaceMesh, *, detect_every: int) -> None:
+    def __init__(self, detector: FaceDetector, mesh: FaceMesh) -> None:
         """Take the opened models; ``load`` opens them."""
         self._detector = detector
         self._mesh = mesh
-        self._detect_every = detect_every
 
     @classmethod
     def load(cls, models: Sequence[ModelInfo], config: FaceAnalysisConfig) -> FaceAnalysis:
@@ -62,7 +57,7 @@ class FaceAnalysis:
             max_faces=config.max_faces,
         )
         mesh = FaceMesh(open_session(verified_file(models, "face_mesh"), config.session))
-        return cls(detector, mesh, detect_every=config.detect_every)
+        return cls(detector, mesh)
 
     def faces(self, image: BgrImage) -> list[Points]:
         """Return the landmarks (478, 3) of every swappable face, largest first."""
@@ -73,6 +68,6 @@ class FaceAnalysis:
         """Start following one face of one video: the largest, or the one nearest to ``place``."""
         return FaceFollower(self._detector, self._mesh, place)
 
-    def track(self, fps: float) -> FaceTracker:
-        """Start following the faces of one video."""
-        return FaceTracker(self._detector, self._mesh, fps=fps, detect_every=self._detect_every)
+    def track(self, fps: float, detect_every: int) -> FaceTracker:
+        """Start following all faces of one video, looking for new ones each ``detect_every`` frames."""
+        return FaceTracker(self._detector, self._mesh, fps=fps, detect_every=detect_every)

@@ -30,17 +30,17 @@ from deployments.engines.media.writer import VideoWriter
 Draw = Callable[[int], BgrImage]  # the frame of a number, from 0 on
 
 
-def fixed_rate(size: tuple[int, int], fps: Fraction, color: VideoColor | None = None) -> VideoTraits:
-    """Describe a video that is made from nothing: upright, square pixels, one frame every tick.
+def fixed_rate(size: tuple[int, int], fps: Fraction, like: VideoTraits | None = None) -> VideoTraits:
+    """Describe a video of upright frames, one every tick.
 
     Args:
         size: (width, height) of the drawn frames, pixels.
         fps: frames a second.
-        color: of the video that the frames come from; None: what players assume for the size.
+        like: the video that the frames come from, for its colours and the shape of its pixels; None: what players assume.
     """
-    color = color or VideoColor(BT709 if size[1] >= HD_HEIGHT else SMPTE170M, int(ColorRange.MPEG))
+    plain = VideoColor(BT709 if size[1] >= HD_HEIGHT else SMPTE170M, int(ColorRange.MPEG))
     info = MediaInfo("video", "video/mp4", *size, fps=fps)
-    return VideoTraits(info, 0, color, 1 / fps, Fraction(1))
+    return VideoTraits(info, 0, like.color if like else plain, 1 / fps, like.pixel_aspect if like else Fraction(1))
 
 
 def compose_video(

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ def test_a_clip_speaks_with_the_sound(run, analysis, speech, recogniser, video):
     assert (info.width, info.height, info.has_audio, output.media_type) == (640, 360, True, "video/mp4")
     assert info.duration_s == pytest.approx(7.1, abs=1 / 23)
     samples, fps = speech(), float(info.fps)
-    track = build_track(samples, fps, info.frames, "auto", recogniser.recognise)
+    track = build_track(samples, fps, info.frames, "auto", list(chain.from_iterable(recogniser.recognise(samples))))
     measured = openings(analysis, frames_of(output.path))
     lags = [np.corrcoef(np.roll(measured, -lag)[3:-3], track.opening[3:-3])[0, 1] for lag in range(-3, 4)]
     assert int(np.argmax(lags)) == 3
@@ -118,7 +119,7 @@ def test_a_reference_is_looked_at_once(run, engine, monkeypatch):
     summary = json.loads(run(None, "woman_hand_over_face.mp4")[-1].path.read_text())
     assert (summary["frames_seen"], summary["loop_first_frame"], summary["own_teeth"]) == (144, 0, False)
     assert 50 <= summary["loop_frames"] <= 57
-    monkeypatch.setattr(engine, "_look_at_clip", lambda *_: pytest.fail("it was looked at again"))
+    monkeypatch.setattr(engine, "_look", lambda *_: pytest.fail("it was looked at again"))
     assert isinstance(run("espeak_mandarin.wav", "woman_hand_over_face.mp4")[-1], OutputFile)
 
 
@@ -199,3 +200,30 @@ def test_inputs_over_the_limits_are_refused(analysis, recogniser, models, media,
     inputs = {"audio": local(media / "librivox_speech.wav"), "video": local(media / "woman_face.mp4")}
     with pytest.raises(MediaTooLarge, match="longer than 5 seconds"):
         list(Face2FaceEngine(config, analysis, mesh, recogniser).run(EngineTask({}, inputs, tmp_path, "job", 1, "default")))
+
+
+def test_a_large_still_is_drawn_at_a_size_that_a_video_has(run, media, tmp_path):
+    save_picture(cv2.resize(cv2.imread(str(media / "astronaut.png")), (2400, 2400)), tmp_path / "large.jpg", "image/jpeg")
+    info = probe(run("espeak_mandarin.wav", tmp_path / "large.jpg", fps=1)[-1].path, LIMITS)
+    assert (info.width, info.height) == (1440, 1440)  # 1920 x 1080 pixels
+
+
+def test_a_reference_of_another_size_is_looked_at_again(run, engine, media, tmp_path):
+    run(None, "astronaut.png")
+    engine._config = engine._config.model_copy(update={"still_pixels": 256 * 256})
+    assert json.loads(run(None, "astronaut.png")[-1].path.read_text())["width"] == 256
+
+
+def test_listening_to_long_audio_is_told_and_can_be_given_up(engine, media, tmp_path):
+    audio = tmp_path / "long.wav"
+    speech = (media / "librivox_speech.wav").read_bytes()
+    samples = speech[44:] * 10  # 71 s: three blocks
+    header = speech[:4] + (36 + len(samples)).to_bytes(4, "little") + speech[8:40] + len(samples).to_bytes(4, "little")
+    audio.write_bytes(header + samples)
+    inputs = {"audio": local(audio), "video": local(media / "astronaut.png")}
+    steps = engine.run(EngineTask({}, inputs, tmp_path, "job", 1, "default"))
+    heard = [next(steps) for _ in range(4)]
+    assert [step.message for step in heard] == ["listening to the audio"] * 4
+    assert heard[0].fraction < heard[1].fraction < heard[2].fraction < heard[3].fraction <= 0.05
+    steps.close()
+    assert not list(tmp_path.glob("*.mp4"))

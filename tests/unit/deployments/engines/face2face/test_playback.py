@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from deployments.engines.face2face.playback import FrameReel, play_order, resampled
-from deployments.engines.face2face.visibility import free_frames, longest_run
 from deployments.jobs.errors import EngineFailed
 
 
@@ -51,22 +50,3 @@ def test_a_reel_says_what_it_cannot_show(tmp_path):
         reel.frame(0)
     with pytest.raises(EngineFailed, match="fewer frames"):
         reel.frame(3)
-
-
-def test_what_covers_a_mouth_is_no_part_of_the_largest_group():
-    random = np.random.default_rng(0)
-    mouth, signatures = random.normal(size=80), []
-    for number in range(40):
-        pattern = mouth + 0.1 * random.normal(size=80) if number < 18 else random.normal(size=80)
-        pattern -= pattern.mean()
-        signatures.append(pattern / np.linalg.norm(pattern))
-    presences = np.ones(40, np.float32)
-    presences[3] = 0.5
-    free = free_frames(np.array(signatures, np.float32), presences, fps=10)  # a margin of one frame
-    assert free.tolist() == [number < 17 and number != 3 for number in range(40)]
-    assert longest_run(free) == (4, 17)
-
-
-def test_nothing_free_is_no_run():
-    assert longest_run(np.zeros(5, bool)) == (0, 0)
-    assert not free_frames(np.zeros((3, 4), np.float32), np.zeros(3, np.float32), 25).any()

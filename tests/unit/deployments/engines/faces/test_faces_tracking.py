@@ -129,7 +129,7 @@ def test_one_euro_starts_anew_after_a_cut():
 def test_update_follows_the_sample_clip(analysis, media):
     import av
 
-    tracker = analysis.track(24)
+    tracker = analysis.track(24, detect_every=5)
     with av.open(media / "woman_face.mp4") as container:
         counts = [len(tracker.update(frame.to_ndarray(format="bgr24"))) for frame in container.decode(video=0)]
     assert counts == [1] * 50

@@ -129,13 +129,3 @@ def test_what_has_no_sound_is_refused(media, tmp_path, make_sound):
     for path in (media / "astronaut.png", cut, empty):
         with pytest.raises(UnsupportedMedia):
             load_samples(path, 16_000, LIMITS)
-
-
-def test_a_composition_that_is_given_up_leaves_nothing(make_sound, tmp_path):
-    sound, frame = make_sound("a.wav", "pcm_s16le", 16_000, "mono"), np.zeros((64, 64, 3), np.uint8)
-    destination = tmp_path / "out" / "out.mp4"
-    destination.parent.mkdir()
-    steps = compose_video(lambda _: frame, 50, sound, destination, traits=fixed_rate((64, 64), Fraction(25)), size=(64, 64), limits=LIMITS)
-    next(steps)
-    steps.close()
-    assert list(destination.parent.iterdir()) == []
