@@ -1,49 +1,21 @@
-"""The face-swap box: builds the engine on its GPU share, hands it to a worker, tells the truth about both."""
+"""The face-swap box."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from ray.serve.handle import DeploymentHandle
-
+from deployments.engine_box import EngineBox
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.face_swap.engine import FaceSwapEngine
-from deployments.engines.models import load_manifest
-from deployments.jobs.slots import FixedSlots
-from deployments.jobs.threads import ThreadedEngine
-from deployments.worker import Worker, WorkerSetup, build_worker
-
-CAPABILITIES = frozenset({"mesh"})
+from deployments.engines.models import ModelInfo
 
 
-class FaceSwap:
+class FaceSwap(EngineBox):
     """Runs face-swap jobs."""
 
-    _worker: Worker | None = None
+    capabilities = frozenset({"mesh"})
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, setup: WorkerSetup, config: FaceSwapConfig, manifest: Path, uploader: DeploymentHandle[Any]
-    ) -> None:
-        """Load the models and start claiming.
-
-        Raises:
-            EngineFailed: the models do not load on the configured device.
-            Unavailable: this machine does not see the object store.
-        """
-        engine = FaceSwapEngine.load(config, load_manifest(manifest))
-        slots = setup.worker.slots
-        threaded = ThreadedEngine(engine, ThreadPoolExecutor(slots, "engine"))
-        worker = await build_worker(setup, threaded, FixedSlots(slots, CAPABILITIES), uploader)
-        worker.start()
-        self._worker = worker
-
-    async def check_health(self) -> None:
-        """Fail when this replica would never take a job again."""
-        if self._worker is not None:
-            self._worker.check()
-
-    async def __del__(self) -> None:  # Serve awaits it when it stops the replica, for graceful_shutdown_timeout_s at most
-        if self._worker is not None:  # None: the constructor failed
-            await self._worker.drain()
+    @staticmethod
+    def load(config: FaceSwapConfig, models: Sequence[ModelInfo]) -> FaceSwapEngine:
+        """See :class:`EngineBox`."""
+        return FaceSwapEngine.load(config, models)

@@ -42,7 +42,15 @@ InputValues = Annotated[dict[Annotated[str, Field(max_length=200)], Any], Field(
 OverrideValues = Annotated[dict[Annotated[str, Field(max_length=400)], Any], Field(max_length=500), AfterValidator(_readable_by_all)]
 
 
-class FaceSwapRequest(FaceSwapSpec, JobOptions):
+class _Request(JobOptions):
+    """How to run what a request asks for."""
+
+    def to_options(self) -> JobOptions:
+        """Return the part that the job system reads."""
+        return JobOptions.model_construct(**_fields_of(JobOptions, self))
+
+
+class FaceSwapRequest(FaceSwapSpec, _Request):
     """A face swap: what to compute, and how to run it."""
 
     model_config = ConfigDict(
@@ -65,12 +73,8 @@ class FaceSwapRequest(FaceSwapSpec, JobOptions):
         """Return the part that the engine reads."""
         return FaceSwapSpec.model_construct(**_fields_of(FaceSwapSpec, self))
 
-    def to_options(self) -> JobOptions:
-        """Return the part that the job system reads."""
-        return JobOptions.model_construct(**_fields_of(JobOptions, self))
 
-
-class Face2FaceRequest(Face2FaceSpec, JobOptions):
+class Face2FaceRequest(Face2FaceSpec, _Request):
     """A face that speaks: what to compute, and how to run it."""
 
     model_config = ConfigDict(
@@ -92,12 +96,8 @@ class Face2FaceRequest(Face2FaceSpec, JobOptions):
         """Return the part that the engine reads."""
         return Face2FaceSpec.model_construct(**_fields_of(Face2FaceSpec, self))
 
-    def to_options(self) -> JobOptions:
-        """Return the part that the job system reads."""
-        return JobOptions.model_construct(**_fields_of(JobOptions, self))
 
-
-class ReferenceRequest(ReferenceSpec, JobOptions):
+class ReferenceRequest(ReferenceSpec, _Request):
     """A clip or a picture to look at ahead, and how to run it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "reference", "video": "https://example.com/me.mp4"}]})
@@ -106,12 +106,8 @@ class ReferenceRequest(ReferenceSpec, JobOptions):
         """Return the part that the engine reads."""
         return ReferenceSpec.model_construct(**_fields_of(ReferenceSpec, self))
 
-    def to_options(self) -> JobOptions:
-        """Return the part that the job system reads."""
-        return JobOptions.model_construct(**_fields_of(JobOptions, self))
 
-
-class ComfyRequest(ComfySpec, JobOptions):
+class ComfyRequest(ComfySpec, _Request):
     """A ComfyUI workflow, named or brought along: what to compute, and how to run it."""
 
     model_config = ConfigDict(
@@ -135,12 +131,8 @@ class ComfyRequest(ComfySpec, JobOptions):
         """Return the part that the engine reads."""
         return ComfySpec.model_construct(**_fields_of(ComfySpec, self))
 
-    def to_options(self) -> JobOptions:
-        """Return the part that the job system reads."""
-        return JobOptions.model_construct(**_fields_of(JobOptions, self))
 
-
-class WorkflowRun(JobOptions):
+class WorkflowRun(_Request):
     """A run of the workflow that the address names."""
 
     inputs: InputValues = Field(default_factory=dict, description="values by parameter of the workflow; others are refused")
@@ -152,10 +144,6 @@ class WorkflowRun(JobOptions):
     def to_spec(self, workflow: str) -> ComfySpec:
         """Return the part that the engine reads."""
         return ComfySpec(workflow=workflow, inputs=self.inputs, overrides=self.overrides, options=self.options)
-
-    def to_options(self) -> JobOptions:
-        """Return the part that the job system reads."""
-        return JobOptions.model_construct(**_fields_of(JobOptions, self))
 
 
 def _kind_of(value: Any) -> str | None:  # noqa: ANN401 -- a discriminator sees whatever the client sent

@@ -26,7 +26,7 @@ from deployments.jobs.model import FileRecord, Job, JobError, JobStatus, JsonObj
 from deployments.jobs.service import JobService
 from serve_app.api.dependencies import Service, Tenant
 from serve_app.api.dialect import Dialect
-from serve_app.api.errors import problem_response
+from serve_app.api.errors import CLIENT_CLOSED_REQUEST, problem_response
 from serve_app.dialects.config import DialectsConfig
 from serve_app.dialects.problem_translation import ProblemTranslation
 from serve_app.dialects.submits import submit
@@ -36,7 +36,6 @@ log = get_logger(__name__)
 PATH: Final = "/api/generate_video"
 TAG = {"name": "face2face (E)", "description": "A talking-head video in one request, as clients of the Duix cloud service know it."}
 CHUNK_BYTES: Final = 3 * 256 * 1024  # whole groups of three, so that the pieces of base64 join without padding between them
-CLIENT_CLOSED_REQUEST: Final = 499
 
 router = APIRouter(tags=[TAG["name"]])
 
@@ -91,7 +90,7 @@ async def generate_video(
             "kind": "face2face",
             "audio": to_reference(asked.audio_url),
             "video": to_reference(asked.video_url),
-            "timeout_s": max(1.0, patience_s),
+            "timeout_s": patience_s,
         },
     )
     ended = await _at_its_end(job, request, service, patience_s)
