@@ -74,7 +74,7 @@ def deploy() -> str:
     from ray import serve  # after the environment is set, see support/local_ray.py
 
     from serve_app.main import APP_NAME, MAX_STREAMS, build_app
-    from serve_app.settings import AppArgs, PoolOptions
+    from serve_app.placement import AppArgs, PoolOptions
 
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})

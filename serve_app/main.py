@@ -30,7 +30,8 @@ from deployments.uploader import Uploader
 from deployments.worker import WorkerSetup
 from serve_app.capabilities import describe
 from serve_app.ingress import Ingress, IngressSetup
-from serve_app.settings import AppArgs, PoolOptions, Settings
+from serve_app.placement import AppArgs, PoolOptions
+from serve_app.settings import Settings
 
 log = get_logger(__name__)
 

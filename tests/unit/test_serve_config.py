@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from deployments.jobs.spec import POOL_BY_KIND
-from serve_app.settings import AppArgs
+from serve_app.placement import AppArgs
 
 SERVE_CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve_app.main import build_app, wants_gpu
-from serve_app.settings import AppArgs
+from serve_app.placement import AppArgs
 
 
 @pytest.fixture(autouse=True)
