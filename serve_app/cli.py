@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Swap faces in pictures and videos, and run ComfyUI workflows, with Atelier.",
+    help="Swap faces in pictures and videos, make faces speak, and run ComfyUI workflows, with Atelier.",
 )
 submit = typer.Typer(no_args_is_help=True, help="Submit a job.")
 
@@ -97,6 +97,34 @@ def faceswap(
             "labels": dict(map(_label, label or ())),
         }
         _run(client, progress, request, "faceswap", output if wait else None)
+
+
+@submit.command()
+def face2face(
+    audio: Media,
+    video: Media,
+    *,
+    resolution: Annotated[str | None, typer.Option(help="Box that the result is scaled to fit, such as 1280x720.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second; default: the clip's, 25 for a still.", min=1, max=60)] = None,
+    priority: Priority = 0,
+    label: Labels = None,
+    wait: Wait = True,
+    output: Output = Path(),
+    server: Server = None,
+) -> None:
+    """Have the face of VIDEO, a clip or a picture, speak AUDIO, which may be a video's sound."""
+    from serve_app.progress import JobProgress
+
+    with _connected(server) as client, JobProgress(console) as progress:
+        request = {
+            "kind": "face2face",
+            "audio": progress.upload(client, audio),
+            "video": progress.upload(client, video),
+            "options": {"resolution": resolution, "fps": fps},
+            "priority": priority,
+            "labels": dict(map(_label, label or ())),
+        }
+        _run(client, progress, request, "face2face", output if wait else None)
 
 
 @submit.command()
@@ -229,7 +257,7 @@ def demo(
     *,
     leave: Annotated[bool, typer.Option("--exit", help="End after the work instead of serving on.")] = False,
 ) -> None:
-    """Start the service, swap a face in a picture and in a clip, run a workflow, and check the results."""
+    """Start the service, swap a face, have two faces speak, run a workflow, and check the results."""
     settings = _settings()
     from serve_app.demo import Demo
     from serve_app.service_process import ServiceFailed

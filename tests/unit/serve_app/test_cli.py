@@ -103,6 +103,20 @@ def test_faceswap_uploads_follows_and_downloads(serve, pictures):
     }
 
 
+def test_face2face_uploads_what_is_spoken_and_by_whom(serve, pictures):
+    server = serve(job("succeeded", outputs=[OUTPUT]))
+    done = run("submit", "face2face", pictures / "film.mp4", pictures / "me.png", "--output", pictures / "out.mp4", "--fps", "30")
+    assert (done.exit_code, done.stdout) == (0, f"{pictures / 'out.mp4'}\n")
+    assert server.sent("/v1/jobs") == {
+        "kind": "face2face",
+        "audio": "upload-1",
+        "video": "upload-2",
+        "options": {"resolution": None, "fps": 30.0},
+        "priority": 0,
+        "labels": {},
+    }
+
+
 def test_faceswap_puts_a_result_into_a_folder_under_a_name_of_its_own(serve, pictures):
     serve(job("succeeded", outputs=[OUTPUT | {"name": "../../evil.png"}]))
     done = run("submit", "faceswap", JOB_ID, "https://example.com/a.mp4", "--output", pictures)
