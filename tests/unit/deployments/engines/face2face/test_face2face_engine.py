@@ -1,5 +1,6 @@
 import hashlib
 import json
+from fractions import Fraction
 from itertools import chain
 
 import cv2
@@ -12,6 +13,7 @@ from deployments.engines.face2face.mouth_track import build_track
 from deployments.engines.face2face.reference_store import ReferenceStore
 from deployments.engines.faces.expression import mouth_openness
 from deployments.engines.faces.geometry import load_canonical_mesh
+from deployments.engines.media.compose import compose_video, fixed_rate
 from deployments.engines.media.limits import MediaLimits
 from deployments.engines.media.picture import save_picture
 from deployments.engines.media.probe import probe, probe_video
@@ -148,17 +150,34 @@ def test_a_broken_entry_is_made_again(run, media, tmp_path):
     assert json.loads(run(None, "astronaut.png")[-1].path.read_text())["loop_frames"] == 1
 
 
+def moves(path, half):
+    frames = np.stack([frame[:, half].astype(int) for frame in frames_of(path)])
+    return np.abs(np.diff(frames, axis=0)).mean()
+
+
+LEFT, RIGHT = slice(0, 512), slice(512, 1024)
+
+
+@pytest.fixture
+def pair(media):
+    """Two people side by side, the one on the left with the larger face."""
+    people = [cv2.resize(cv2.imread(str(media / name)), (512, 512)) for name in ("synthetic_woman.jpg", "astronaut.png")]
+    return np.hstack(people)
+
+
 @pytest.mark.slow
-def test_the_face_that_was_pointed_at_speaks(run, media, analysis, tmp_path):
-    pair = np.hstack([cv2.resize(cv2.imread(str(media / name)), (size, size)) for name, size in (("astronaut.png", 512),) * 2])
-    pair[:, 512:] = cv2.resize(cv2.imread(str(media / "synthetic_man_1.jpg")), (512, 512))
-    save_picture(pair, tmp_path / "pair.png", "image/png")
-    for x, half in ((0.25, slice(0, 512)), (0.75, slice(512, 1024))):
-        frames = frames_of(run("espeak_mandarin.wav", tmp_path / "pair.png", fps=5, face={"x": x, "y": 0.5})[-1].path)
-        change = np.abs(np.diff(np.stack([frame[:, half].astype(int) for frame in frames]), axis=0)).mean()
-        other = slice(512, 1024) if half.start == 0 else slice(0, 512)
-        still = np.abs(np.diff(np.stack([frame[:, other].astype(int) for frame in frames]), axis=0)).mean()
-        assert change > 4 * still
+@pytest.mark.parametrize(("options", "speaks", "listens"), [({}, LEFT, RIGHT), ({"face": {"x": 0.75, "y": 0.3}}, RIGHT, LEFT)])
+@pytest.mark.parametrize("kind", ["still", "clip"])
+def test_the_largest_face_speaks_or_the_one_pointed_at(run, media, tmp_path, pair, kind, options, speaks, listens):
+    video = tmp_path / "pair.png"
+    save_picture(pair, video, "image/png")
+    if kind == "clip":
+        video = tmp_path / "pair.mp4"
+        traits = fixed_rate((1024, 512), Fraction(5))
+        sound = media / "espeak_mandarin.wav"
+        list(compose_video(lambda _: pair.copy(), 12, sound, video, traits=traits, size=(1024, 512), limits=LIMITS))
+    result = run("espeak_mandarin.wav", video, fps=5, **options)[-1].path
+    assert moves(result, speaks) > 4 * moves(result, listens)
 
 
 @pytest.mark.parametrize(
