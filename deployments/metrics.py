@@ -33,6 +33,7 @@ GAUGES = {
     "jobs_running": _Metric("jobs with a live lease"),
     "oldest_queued_age_s": _Metric("age of the job that waits longest"),
     "backends_healthy": _Metric("ComfyUI servers that a bridge replica drives and finds healthy", ()),
+    "duix_services_healthy": _Metric("Duix services that answer and need no restart", ()),
 }
 HISTOGRAMS = {
     "job_wait_s": _Metric("from acceptance to the first claim"),

@@ -24,6 +24,7 @@ from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.config import StoreConfig
 from deployments.jobs.events import EventId
+from deployments.jobs.face2face_planner import Face2FacePlanner
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake
 from deployments.jobs.model import Job, JobQuery, JsonObject
@@ -55,6 +56,8 @@ class IngressSetup(BaseModel):
     intake: IntakeLimits
     service: ServiceConfig
     comfyui: ComfyConfig
+    face2face_engines: tuple[str, ...]  # installed
+    face2face_auto: tuple[str, ...]
     workflows: Path  # folder of the workflows that ship
     api: ApiConfig
     dialects: DialectsConfig
@@ -104,7 +107,10 @@ class Ingress:
             uploader=uploads,
             reader=objects,
             capabilities=self._capabilities,
-            planners={"comfyui": planner},
+            planners={
+                "comfyui": planner,
+                "face2face": Face2FacePlanner(intake, setup.face2face_engines, setup.face2face_auto),
+            },
             check_room=DiskFloor(setup.api.data_dir, setup.service.min_free_bytes).check,
             config=setup.service,
         )

@@ -20,15 +20,17 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.comfyui import BridgeSetup, ComfyUI
+from deployments.duix import Duix, DuixSetup
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.onnx import check_one_runtime
 from deployments.face2face import Face2Face
 from deployments.face_swap import FaceSwap
 from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.spec import DUIX_POOL
 from deployments.uploader import Uploader
 from deployments.worker import WorkerSetup
-from serve_app.capabilities import describe
+from serve_app.capabilities import describe, installed
 from serve_app.ingress import Ingress, IngressSetup
 from serve_app.placement import AppArgs, PoolOptions
 from serve_app.settings import Settings
@@ -138,9 +140,10 @@ def _deploy_uploader(settings: Settings, *, gpu: bool) -> Application:
 
 def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: Application, *, gpu: bool) -> Application:
     box, arguments = _boxes(settings, gpu=gpu)[name]
-    if name == "comfyui" and not settings.comfyui.managed.enabled:
+    drives_others = {"comfyui": not settings.comfyui.managed.enabled, "duix": True}.get(name, False)
+    if drives_others:
         gpu = False  # it computes nothing itself
-        if not settings.comfyui.backends:
+        if not (settings.comfyui.backends if name == "comfyui" else settings.duix.upstreams):
             options = options.model_copy(update={"min_replicas": 0, "initial_replicas": 0})  # nothing to drive until one is added
     drain_s = max(1.0, options.graceful_shutdown_timeout_s - DRAIN_MARGIN_S)
     setup = WorkerSetup(
@@ -176,6 +179,7 @@ def _boxes(settings: Settings, *, gpu: bool) -> dict[str, tuple[type, tuple[Any,
         "faceswap": (FaceSwap, (FaceSwapConfig.model_validate(face_swap), manifest)),
         "face2face": (Face2Face, (Face2FaceConfig.model_validate(face2face), manifest)),
         "comfyui": (ComfyUI, (bridge,)),
+        DUIX_POOL: (Duix, (DuixSetup(config=settings.duix, media=Face2FaceConfig.model_validate(face2face)),)),
     }
 
 
@@ -208,6 +212,8 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         intake=settings.intake,
         service=settings.service,
         comfyui=settings.comfyui,
+        face2face_engines=tuple(engine.name for engine in installed(settings, frozenset(pools)) if engine.kind == "face2face"),
+        face2face_auto=settings.face2face_auto,
         workflows=settings.home / "workflows",
         api=settings.api,
         dialects=settings.dialects,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from deployments.jobs.spec import POOL_BY_KIND
+from deployments.jobs.spec import POOLS
 
 
 class PoolOptions(BaseModel):
@@ -48,14 +48,14 @@ class AppArgs(BaseModel):
 
     profile: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu where the cluster has one; gpu without one is an error")
     pools: dict[str, PoolOptions] = Field(
-        default_factory=lambda: {name: PoolOptions() for name in sorted(set(POOL_BY_KIND.values()))},
+        default_factory=lambda: {name: PoolOptions() for name in sorted(POOLS)},
         description="options by pool; a pool that is left out does not run",
     )
 
     @field_validator("pools")
     @classmethod
     def _pools_exist(cls, value: dict[str, PoolOptions]) -> dict[str, PoolOptions]:
-        unknown = sorted(value.keys() - set(POOL_BY_KIND.values()))
+        unknown = sorted(value.keys() - POOLS)
         if unknown:
-            raise ValueError(f"no such pool: {', '.join(unknown)}; there is {', '.join(sorted(set(POOL_BY_KIND.values())))}")
+            raise ValueError(f"no such pool: {', '.join(unknown)}; there is {', '.join(sorted(POOLS))}")
         return value

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 from pydantic_settings import (
     BaseSettings,
@@ -35,6 +35,7 @@ from pydantic_settings import (
 )
 
 from deployments.comfyui_bridge.config import CLIENT_ID_PREFIX, ComfyConfig
+from deployments.duix_bridge.config import DEFAULT_DATA_DIR, DuixConfig
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.media.limits import MediaLimits
@@ -46,7 +47,7 @@ from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCacheConfig
 from serve_app.api.config import ApiConfig
 from serve_app.comfyui_names import address_of, one_meaning
-from serve_app.dialects.config import DialectsConfig
+from serve_app.dialects.config import DialectsConfig, split_names
 
 HOME = Path(__file__).resolve().parent.parent
 LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
@@ -61,6 +62,8 @@ ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that ar
     ("worker", "drain_s"): "args.pools.<name>.graceful_shutdown_timeout_s in serve_config.yaml",
     ("comfyui", "backends"): "COMFYUI_URL",
     ("comfyui", "client_id_prefix"): "COMFYUI_CLIENT_ID",
+    ("duix", "upstreams"): "DUIX_INTERNAL_URL",
+    ("duix", "data_dir"): "DUIX_DATA_DIR",
     ("dialects", "gateway_http_status"): "GATEWAY_HTTP_STATUS",
     ("dialects", "face2face_timeout_s"): "FACE2FACE_TIMEOUT_S",
     ("api", "data_dir"): "ATELIER_DATA_DIR",
@@ -162,6 +165,21 @@ class Settings(BaseSettings):
         description="longest time that POST /api/generate_video takes, seconds, waiting in the queue included; "
         "proxies in front of the service must wait longer",
     )
+    face2face_auto: Annotated[tuple[Literal["duix", "wav2lip", "mesh"], ...], NoDecode, BeforeValidator(split_names)] = Field(
+        ("duix", "wav2lip", "mesh"),
+        description="engines that a face2face job may be given that names none, best first; separated by commas",
+    )
+    duix_internal_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias="duix_internal_url",
+        description="Duix services that face2face jobs run on, comma-separated: http://host:8383; with options: "
+        "http://gpu1:8383#name=gpu1&data_dir=/mnt/gpu1, or http://gpu1:8383#results=http://gpu1:8090/temp where no folder is shared",
+    )
+    duix_data_dir: Path = Field(
+        DEFAULT_DATA_DIR,
+        validation_alias="duix_data_dir",
+        description="data folder of the Duix services as this machine sees it, where they have none of their own",
+    )
     storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local, the only one yet")
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
@@ -174,6 +192,7 @@ class Settings(BaseSettings):
     comfyui: ComfyConfig = Field({}, description="ComfyUI bridge")  # type: ignore[assignment]  # same
     face_swap: FaceSwapConfig = Field({}, description="face-swap engine")  # type: ignore[assignment]  # same
     face2face: Face2FaceConfig = Field({}, description="face2face engine")  # type: ignore[assignment]  # same
+    duix: DuixConfig = Field({}, description="Duix bridge")  # type: ignore[assignment]  # same
     dialects: DialectsConfig = Field({}, description="APIs of older services")  # type: ignore[assignment]  # same
     api: ApiConfig = Field({}, description="HTTP API")  # type: ignore[assignment]  # same
     intake: IntakeLimits = Field({}, description="upper bounds of uploads")  # type: ignore[assignment]  # same
@@ -213,7 +232,7 @@ class Settings(BaseSettings):
             return value
         return url_of(info.data["host"], info.data["port"])
 
-    @field_validator("comfyui_url", mode="before")
+    @field_validator("comfyui_url", "duix_internal_url", mode="before")
     @classmethod
     def _split_servers(cls, value: object) -> object:
         return _servers(value) if isinstance(value, str) else value
@@ -234,6 +253,11 @@ class Settings(BaseSettings):
     def _comfyui_drives_the_servers(cls, value: object, info: ValidationInfo) -> object:
         data = info.data
         return _fill(value, backends=data.get("comfyui_url"), client_id_prefix=data.get("comfyui_client_id"))
+
+    @field_validator("duix", mode="before")
+    @classmethod
+    def _duix_drives_the_services(cls, value: object, info: ValidationInfo) -> object:
+        return _fill(value, upstreams=info.data.get("duix_internal_url"), data_dir=info.data.get("duix_data_dir"))
 
     @field_validator("dialects", mode="before")
     @classmethod
@@ -367,7 +391,8 @@ def _to_text(default: object) -> str:
     if default is None or default in {PydanticUndefined, HOME}:
         return ""
     if isinstance(default, tuple | frozenset):
-        return json.dumps(sorted(default)) if default else ""
+        ordered = default if isinstance(default, tuple) else sorted(default)
+        return json.dumps(ordered) if ordered else ""
     return str(default)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from deployments.fake_comfyui.child import FakeChild
 from tests.cluster import Cluster
+from tests.fake_duix import FakeDuix, Habits
 
 MEDIA = Path(__file__).parent / "media"
 
@@ -40,7 +41,20 @@ def fake_backends() -> Iterator[tuple[FakeChild, ...]]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory, media_server: str, fake_backends: tuple[FakeChild, ...]) -> Iterator[Cluster]:
+def duix_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeDuix, FakeDuix]]:
+    """Two fake Duix services that share a data folder with the cluster, as ``duix0`` and ``duix1``."""
+    folder = tmp_path_factory.mktemp("duix")
+    with FakeDuix(folder, Habits()) as first, FakeDuix(folder, Habits()) as second:
+        yield first, second
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory,
+    media_server: str,
+    fake_backends: tuple[FakeChild, ...],
+    duix_services: tuple[FakeDuix, FakeDuix],
+) -> Iterator[Cluster]:
     """The cluster that all tests share: its face swap scales to zero after two seconds without work."""
     pool = {
         "min_replicas": 0,
@@ -54,6 +68,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, media_server: str, fake_ba
         "ATELIER_FETCH_ALLOW": f"{media_server.removeprefix('http://')},127.0.0.2",
         "COMFYUI_URL": f"{fake_backends[0].url}#name=fake0,{fake_backends[1].url}#name=fake1&tags=old",
         "ATELIER_COMFYUI__UNREACHABLE_S": "2",
+        "DUIX_INTERNAL_URL": ",".join(f"{service.url}#name=duix{n}" for n, service in enumerate(duix_services)),
+        "DUIX_DATA_DIR": str(duix_services[0].data_dir),
+        "ATELIER_DUIX__POLL_S": "0.2",
+        "ATELIER_DUIX__UNREACHABLE_S": "2",
+        "ATELIER_FACE2FACE_AUTO": "mesh",
     }
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), environment, pool)
     try:

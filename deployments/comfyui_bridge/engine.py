@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
@@ -32,12 +31,12 @@ from deployments.jobs.errors import (
     UnsupportedMedia,
     WorkflowInvalid,
 )
-from deployments.jobs.model import JsonObject, Progress, Stage
+from deployments.jobs.model import JsonObject
 from deployments.jobs.ports import EngineItem, EngineTask, OutputFile, RunFacts
+from deployments.jobs.signs_of_life import signs_of_life
 
 MAX_PASSES = 3  # of one attempt: a graph whose cached files are gone is run again
 REMEMBERED = 1000  # jobs of which it is known what was tried
-SIGN_OF_LIFE_S = 5.0  # between two of them: far below what counts as a stall
 SHOWN_REASON = 300  # characters of what a node says when it fails
 LACKS = frozenset({"missing_node_type", "value_not_in_list"})  # refusals that say something about the backend rather than the graph
 
@@ -85,7 +84,7 @@ class BridgeEngine:
 
     async def _run_on(self, backend: Backend, spec: StoredSpec, task: EngineTask) -> AsyncGenerator[EngineItem, None]:
         preparing = asyncio.create_task(self._prepare(backend, spec, task))
-        async for sign in _signs_of_life(preparing, 0.0, "bringing inputs to the backend"):
+        async for sign in signs_of_life(preparing, 0.0, "bringing inputs to the backend"):
             yield sign
         graph = preparing.result()
         backend.model = checkpoint_of(graph) or backend.model
@@ -112,7 +111,7 @@ class BridgeEngine:
             async for item in run.follow():
                 yield item
             taking = asyncio.create_task(self._take_out(backend, spec, graph, task, run))
-            async for sign in _signs_of_life(taking, 1.0, "taking out the outputs"):
+            async for sign in signs_of_life(taking, 1.0, "taking out the outputs"):
                 yield sign
             files, missing = taking.result()
             failure = _failure_of(run.entry, graph)
@@ -178,18 +177,6 @@ class _Tried:
     lost_on: str | None = None  # backend
     refused_by: set[str] = field(default_factory=set)  # backends that cannot run its graph
     inputs_lost: bool = False  # whether a backend has refused a file once: the second time it means it
-
-
-async def _signs_of_life(work: asyncio.Task[Any], fraction: float, message: str) -> AsyncGenerator[Progress, None]:
-    """Yield progress while a transfer takes its time, or the job would be taken for stalled; stop it when nobody waits any more."""
-    began = time.monotonic()
-    try:
-        while not (await asyncio.wait({work}, timeout=SIGN_OF_LIFE_S))[0]:
-            yield Progress(Stage.COMPUTING, fraction, message=f"{message}, {time.monotonic() - began:.0f} s")
-    finally:
-        if not work.done():
-            work.cancel()
-            await asyncio.wait({work})
 
 
 def _saving_nodes(graph: PromptGraph) -> set[str]:

@@ -20,7 +20,7 @@ from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.media_types import SNIFF_BYTES, is_same_type, sniff
 from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import Clock, JobStore, StoredObject, Uploader
-from deployments.jobs.spec import FileRef, InlineRef, UrlRef
+from deployments.jobs.spec import FileRef, InlineRef, JobSpec, UrlRef
 
 log = get_logger(__name__)
 
@@ -101,6 +101,19 @@ class MediaIntake:
             case InlineRef():
                 return {"file_id": (await self._store_inline(tenant, reference)).id}
         return reference.model_dump(mode="json", exclude_none=True)
+
+    async def stored_spec(self, tenant: str, spec: JobSpec) -> JsonObject:
+        """Return a request as the job store keeps it; every reference is checked as by :meth:`to_stored`."""
+        stored: JsonObject = {}
+        for name in type(spec).model_fields:
+            value = getattr(spec, name)
+            if isinstance(value, UrlRef | FileRef | InlineRef):
+                stored[name] = await self.to_stored(tenant, value)
+            elif isinstance(value, BaseModel):
+                stored[name] = value.model_dump(mode="json", exclude_none=True)
+            elif value is not None:
+                stored[name] = value
+        return stored
 
     async def _store_inline(self, tenant: str, reference: InlineRef) -> FileRecord:
         data = self._decode_base64(reference.base64)

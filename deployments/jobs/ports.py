@@ -479,6 +479,7 @@ class Plan:
     requires: str | None = None
     timeout_s: float | None = None  # None: as the request's options say
     estimate_s: float | None = None
+    pool: str | None = None  # None: that of the kind
 
 
 class Planner(Protocol):

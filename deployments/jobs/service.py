@@ -30,7 +30,6 @@ from deployments.jobs.model import (
     JobPage,
     JobQuery,
     JobStatus,
-    JsonObject,
     NewJob,
     Repeat,
     ScalingDecision,
@@ -39,7 +38,7 @@ from deployments.jobs.model import (
 from deployments.jobs.options import UUID, JobOptions
 from deployments.jobs.ports import JobStore, ObjectReader, Plan, Planner, Uploader
 from deployments.jobs.preview_feed import PreviewFeed, Viewing
-from deployments.jobs.spec import POOL_BY_KIND, FileRef, InlineRef, JobSpec, UrlRef
+from deployments.jobs.spec import POOL_BY_KIND, JobSpec
 
 log = get_logger(__name__)
 
@@ -151,7 +150,7 @@ class JobService:
         new = NewJob(
             id=options.id or str(uuid.uuid4()),
             kind=spec.kind,
-            pool=POOL_BY_KIND[spec.kind],
+            pool=plan.pool or POOL_BY_KIND[spec.kind],
             spec=plan.spec,
             fingerprint=repeat.fingerprint,
             tenant=tenant,
@@ -370,19 +369,7 @@ class JobService:
 
     async def _plan(self, tenant: str, spec: JobSpec) -> Plan:
         planner = self._planners.get(spec.kind)
-        return Plan(await self._stored_spec(tenant, spec)) if planner is None else await planner.plan(tenant, spec)
-
-    async def _stored_spec(self, tenant: str, spec: JobSpec) -> JsonObject:
-        stored: JsonObject = {}
-        for name in type(spec).model_fields:
-            value = getattr(spec, name)
-            if isinstance(value, UrlRef | FileRef | InlineRef):
-                stored[name] = await self._intake.to_stored(tenant, value)
-            elif isinstance(value, BaseModel):
-                stored[name] = value.model_dump(mode="json", exclude_none=True)
-            elif value is not None:
-                stored[name] = value
-        return stored
+        return Plan(await self._intake.stored_spec(tenant, spec)) if planner is None else await planner.plan(tenant, spec)
 
     async def _ended(self, job: Job, wait_s: float) -> Job:
         wait_s = self.clamp_wait(wait_s)

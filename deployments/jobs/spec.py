@@ -156,6 +156,7 @@ class Face2FaceOptions(ReferenceOptions):
         "pingpong", description="how a clip that is shorter than the audio goes on: to and fro, or anew"
     )
     resolution: Resolution | None = None  # None: the reference's size
+    enhance: bool = Field(False, description="sharpen the face by super-resolution, several times as slow; only engine duix can")
 
 
 class Face2FaceSpec(StrictModel):
@@ -164,8 +165,10 @@ class Face2FaceSpec(StrictModel):
     kind: Literal["face2face"] = "face2face"
     audio: MediaRef
     video: MediaRef
-    engine: Literal["auto", "mesh"] = Field(
-        "auto", description="mesh: draws the mouth, without any weights; auto: the best that is installed"
+    engine: Literal["auto", "mesh", "wav2lip", "duix"] = Field(
+        "auto",
+        description="mesh: draws the mouth, without any weights; wav2lip: a network that the operator installs; duix: a Duix service; "
+        "auto: the first of those installed here that can do what the options ask for",
     )
     options: Face2FaceOptions = Face2FaceOptions()
 
@@ -208,4 +211,7 @@ class ComfySpec(StrictModel):
 
 JobSpec = FaceSwapSpec | Face2FaceSpec | ReferenceSpec | ComfySpec
 
+DUIX_POOL = "duix"  # of face2face jobs that a Duix service runs
+
 POOL_BY_KIND = {"faceswap": "faceswap", "face2face": "face2face", "reference": "face2face", "comfyui": "comfyui"}
+POOLS = frozenset({*POOL_BY_KIND.values(), DUIX_POOL})

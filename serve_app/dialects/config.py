@@ -11,7 +11,8 @@ from pydantic_settings import NoDecode
 DialectName = Literal["tasks", "middleware", "gateway", "face2face"]
 
 
-def _split(value: object) -> object:
+def split_names(value: object) -> object:
+    """Read names that an operator separates by commas or writes as a JSON list."""
     if not isinstance(value, str):
         return value
     if not value.lstrip().startswith("["):
@@ -27,7 +28,7 @@ class DialectsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    enabled: Annotated[frozenset[DialectName], NoDecode, BeforeValidator(_split)] = Field(
+    enabled: Annotated[frozenset[DialectName], NoDecode, BeforeValidator(split_names)] = Field(
         frozenset({"tasks", "middleware", "gateway", "face2face"}),
         description="APIs of older services that are answered besides the native one: tasks (/api/tasks/create and the like), "
         "middleware (/api/workflow/submit and the like, /ws), gateway (/api/v1), face2face (/api/generate_video)",

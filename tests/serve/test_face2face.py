@@ -74,6 +74,35 @@ def test_a_client_that_hangs_up_cancels_its_job(api, media_server):
     wait_until(lambda: read(api, job["id"])["status"] == "cancelled", 30, "the job was not cancelled")
 
 
+def test_three_at_once_on_two_duix_services_one_of_which_dies(api, media, duix_services):
+    audio, clip = upload_media(api, media / "librivox_speech.wav"), upload_media(api, media / "woman_face.mp4")
+    for service in duix_services:
+        service.habits.hold = True
+    asked = {"kind": "face2face", "audio": audio, "video": clip, "engine": "duix"}
+    jobs = [api.post("/v1/jobs", json=asked).json() for _ in range(3)]
+    wait_until(lambda: all(service.tasks for service in duix_services), 60, "both services have a task")
+    duix_services[0].kill()
+    duix_services[1].habits.hold = False
+    ended = [wait_for_end(api, job["id"]) for job in jobs]
+    duix_services[0].habits.hold = False
+    duix_services[0].start()
+    assert [job["status"] for job in ended] == ["succeeded"] * 3, [job["error"] for job in ended]
+    assert sorted(job["attempt"] for job in ended) == [1, 1, 2]
+    (killed,) = (job for job in ended if job["attempt"] == 2)
+    first, second = killed["attempts"]
+    assert (first["outcome"], second["facts"]["backend"]) == ("backend_lost", "duix1")
+    frames, picture_s, sound_s = video_of(api.get(killed["outputs"][0]["url"]).content)
+    assert (frames, picture_s, sound_s) == (178, pytest.approx(7.12, abs=0.001), pytest.approx(7.1, abs=0.001))
+
+
+def test_what_the_chosen_engine_cannot_do_is_refused(api):
+    asked = {"kind": "face2face", "audio": "http://127.0.0.2/a.wav", "video": "http://127.0.0.2/a.mp4", "engine": "duix"}
+    answer = api.post("/v1/jobs", json=asked | {"options": {"fps": 25}})
+    assert (answer.status_code, "options.fps" in answer.json()["detail"]) == (422, True), answer.text
+    engines = {engine["name"] for engine in api.get("/v1/capabilities").json()["engines"] if engine["kind"] == "face2face"}
+    assert engines == {"mesh", "duix"}
+
+
 def jobs_of(api: httpx.Client) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = api.get("/v1/jobs", params={"kind": "face2face", "limit": 200}).json()["jobs"]
     return found

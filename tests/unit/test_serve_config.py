@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.jobs.spec import POOL_BY_KIND
+from deployments.jobs.spec import POOLS
 from serve_app.placement import AppArgs
 
 SERVE_CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
@@ -27,7 +27,7 @@ def test_serve_config_is_valid_for_serve(config):
 
 def test_serve_config_args_are_valid_for_the_builder(config):
     args = AppArgs.model_validate(config["applications"][0]["args"])
-    assert set(args.pools) == set(POOL_BY_KIND.values())
+    assert set(args.pools) == POOLS
 
 
 def test_serve_config_leaves_placement_to_the_builder(config):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
+import av
 from av.container import InputContainer
 from av.video.reformatter import ColorRange
 
@@ -25,7 +26,7 @@ from deployments.engines.media.probe import MediaInfo, VideoTraits, sniff_file
 from deployments.engines.media.reader import Sound, TimedFrame
 from deployments.engines.media.sound import copies_exactly, sound_pieces, sound_stream
 from deployments.engines.media.video import FrameProgress, encode, queue_capacity
-from deployments.engines.media.writer import VideoWriter
+from deployments.engines.media.writer import VideoWriter, add_sound, end_sound, mux_sound
 
 Draw = Callable[[int], BgrImage]  # the frame of a number, from 0 on
 
@@ -79,6 +80,54 @@ def compose_video(
             stream = sound_stream(container)
             writer = VideoWriter(partial, traits, size, [stream], threads, copies=copies_exactly)
             yield from _pump(draw, frames, _Sound(container, limits), writer, traits)
+        partial.replace(destination)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_silent(
+    draw: Draw, frames: int, destination: Path, drawn_size: tuple[int, int], size: tuple[int, int], fps: Fraction, threads: int = 0
+) -> None:
+    """Write drawn frames without sound as an H.264 MP4; arguments as those of ``compose_video``."""
+    with VideoWriter(destination, fixed_rate(drawn_size, fps), size, [], threads) as writer:
+        for number in range(frames):
+            writer.write(TimedFrame(draw(number), number, 1))
+
+
+def dub_video(video: Path, sound: Path, destination: Path, limits: MediaLimits) -> None:
+    """Give an MP4 the sound of another file, as an MP4; its pictures are copied as they are.
+
+    Args:
+        video: an MP4 of a known origin: no limits are asked of it.
+        sound: any file with sound; its first audio track is taken whole.
+        destination: in an existing folder; replaced when it exists.
+        limits: bounds on the sound.
+
+    Raises:
+        UnsupportedMedia: a file is damaged.
+        MediaTooLarge: the sound is over a limit.
+    """
+    partial = destination.with_name(f".{destination.name}.partial")
+    try:
+        with (
+            open_media(video, sniff_file(video), limits) as pictures,
+            open_media(sound, sniff_file(sound), limits) as container,
+            av.open(partial, "w", format="mp4", options={"movflags": "+faststart"}) as output,
+        ):
+            stream = sound_stream(container)
+            shown, pieces = pictures.streams.video[0], _Sound(container, limits)
+            copied = output.add_stream_from_template(shown)  # first: some players take the first track for the main one
+            heard = add_sound(output, stream, copy=copies_exactly(stream))
+            for packet in pictures.demux(shown):
+                if packet.dts is None:  # the last one, which only flushes decoders
+                    continue
+                for piece in pieces.until(float(packet.dts * packet.time_base)):
+                    mux_sound(output, heard, piece.data)
+                packet.stream = copied
+                output.mux(packet)
+            for piece in pieces.until(float("inf")):
+                mux_sound(output, heard, piece.data)
+            end_sound(output, heard)
         partial.replace(destination)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from av.packet import Packet
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
@@ -42,9 +44,8 @@ class VideoWriter:
         self._converter = FrameConverter(traits.color)
         self._time_base = traits.time_base
         self._durations: dict[int, int] = {}  # of the frames inside the encoder, by time stamp
-        self._copies = copies  # which audio streams come as packets
         self._video = self._add_video(traits, threads)
-        self._audio: dict[int, AudioStream] = {stream.index: self._add_audio(stream) for stream in audio}
+        self._audio: dict[int, AudioStream] = {stream.index: add_sound(self._output, stream, copy=copies(stream)) for stream in audio}
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +60,7 @@ class VideoWriter:
         if isinstance(item, TimedFrame):
             self._write_frame(item)
         else:
-            self._write_sound(item)
+            mux_sound(self._output, self._audio[item.stream], item.data)
 
     def _write_frame(self, item: TimedFrame) -> None:
         frame = self._converter.from_bgr(_cropped(item.image, self._size), self._size)
@@ -67,14 +68,6 @@ class VideoWriter:
         frame.time_base = self._time_base
         self._durations[item.pts] = item.duration
         self._mux_video(self._video.encode(frame))
-
-    def _write_sound(self, sound: Sound) -> None:
-        stream = self._audio[sound.stream]
-        if isinstance(sound.data, Packet):
-            sound.data.stream = stream
-            self._output.mux(sound.data)
-        else:
-            self._output.mux(stream.encode(sound.data))
 
     def _mux_video(self, packets: Iterable[Packet[VideoStream]]) -> None:
         for packet in packets:
@@ -84,8 +77,7 @@ class VideoWriter:
     def _finish(self) -> None:
         self._mux_video(self._video.encode())
         for stream in self._audio.values():
-            if stream.codec_context.is_open:  # only those that we encode, and that had sound at all
-                self._output.mux(stream.encode())
+            end_sound(self._output, stream)
 
     def _add_video(self, traits: VideoTraits, threads: int) -> VideoStream:
         stream = self._output.add_stream("libx264", rate=traits.info.fps or DEFAULT_FPS, options=dict(X264_OPTIONS))
@@ -101,11 +93,28 @@ class VideoWriter:
         context.color_trc = traits.color.transfer
         return stream
 
-    def _add_audio(self, stream: AudioStream) -> AudioStream:
-        if self._copies(stream):
-            return self._output.add_stream_from_template(stream)
-        rate = stream.rate if stream.rate in AAC_RATES else 48_000
-        return self._output.add_stream("aac", rate=rate, options={"b": "192k"}, layout="mono" if stream.channels == 1 else "stereo")
+
+def add_sound(output: OutputContainer, stream: AudioStream, *, copy: bool) -> AudioStream:
+    """Add a track like another to an MP4: for its packets, or as AAC for its decoded frames."""
+    if copy:
+        return output.add_stream_from_template(stream)
+    rate = stream.rate if stream.rate in AAC_RATES else 48_000
+    return output.add_stream("aac", rate=rate, options={"b": "192k"}, layout="mono" if stream.channels == 1 else "stereo")
+
+
+def mux_sound(output: OutputContainer, stream: AudioStream, data: Packet[Any] | AudioFrame) -> None:
+    """Write a packet or a decoded frame to a track that ``add_sound`` made."""
+    if isinstance(data, Packet):
+        data.stream = stream
+        output.mux(data)
+    else:
+        output.mux(stream.encode(data))
+
+
+def end_sound(output: OutputContainer, stream: AudioStream) -> None:
+    """Write what the encoder of a track still holds."""
+    if stream.codec_context.is_open:  # only one that we encode, and that had sound at all
+        output.mux(stream.encode())
 
 
 def _cropped(image: BgrImage, size: tuple[int, int]) -> BgrImage:

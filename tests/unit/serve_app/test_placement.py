@@ -5,14 +5,14 @@ from serve_app.placement import AppArgs, PoolOptions
 
 
 def test_app_args_run_every_pool_by_default():
-    assert AppArgs() == AppArgs(profile="auto", pools={"comfyui": PoolOptions(), "face2face": PoolOptions(), "faceswap": PoolOptions()})
+    assert AppArgs() == AppArgs(profile="auto", pools=dict.fromkeys(("comfyui", "duix", "face2face", "faceswap"), PoolOptions()))
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         ({"profile": "tpu"}, "profile"),
-        ({"pools": {"facewsap": {}}}, "no such pool: facewsap; there is comfyui, face2face, faceswap"),
+        ({"pools": {"facewsap": {}}}, "no such pool: facewsap; there is comfyui, duix, face2face, faceswap"),
         ({"pools": {"faceswap": {"replicas": 2}}}, "replicas"),
         ({"pools": {"faceswap": {"min_replicas": 3, "max_replicas": 2}}}, "min_replicas <= initial_replicas <= max_replicas"),
         ({"pools": {"faceswap": {"initial_replicas": 0}}}, "min_replicas <= initial_replicas <= max_replicas"),
