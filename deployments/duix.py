@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -43,7 +44,8 @@ class Duix:
         clock = SystemClock()
         self._upstreams = Upstreams(duix.config, ServeMetrics(), clock)
         engine = DuixEngine(self._upstreams, duix.config, duix.media, clock)
-        self._worker = await build_worker(setup, engine, self._upstreams, uploader)
+        orphans = partial(self._upstreams.remove_orphans, setup.sweep.max_age_s)
+        self._worker = await build_worker(setup, engine, self._upstreams, uploader, {"duix": orphans})
         await self._upstreams.start()
         self._worker.start()
 

@@ -26,6 +26,8 @@ COUNTERS = {
     "attempts_ended": _Metric(
         "attempts by outcome: succeeded, cancelled, released or an error code; worker_lost is a lost worker", ("pool", "outcome")
     ),
+    "orphans_removed": _Metric("files that a killed process left, removed by the sweep", ("place",)),
+    "orphan_bytes_removed": _Metric("their bytes", ("place",)),
     "heartbeats_refused": _Metric("heartbeats of attempts that no longer held their lease", ()),
 }
 GAUGES = {

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from deployments.metrics import ServeMetrics
 from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
 from deployments.storage.inputs import InputCache, InputCacheConfig
+from deployments.storage.sweep import Sweep, SweepConfig, Sweeper
 from deployments.storage.upload import upload_file
-from deployments.storage.work_folder import WorkFolder
+from deployments.storage.work_folder import WorkFolder, remove_dead
 
 log = get_logger(__name__)
 
@@ -50,10 +52,20 @@ class WorkerSetup(BaseModel):
     work_root: Path
     runner: RunnerConfig
     worker: WorkerConfig
+    sweep: SweepConfig = SweepConfig()
 
 
-async def build_worker(setup: WorkerSetup, engine: AsyncEngine, slots: Slots, uploader: DeploymentHandle[Any]) -> Worker:
+async def build_worker(
+    setup: WorkerSetup, engine: AsyncEngine, slots: Slots, uploader: DeploymentHandle[Any], sweeps: Mapping[str, Sweep] | None = None
+) -> Worker:
     """Wire a worker to the store, to its inputs and to the uploader, in a work folder of its own.
+
+    Args:
+        setup: of the pool.
+        engine: runs the jobs.
+        slots: room for them.
+        uploader: the Uploader deployment.
+        sweeps: places with orphans besides those that every worker has.
 
     Raises:
         Unavailable: this machine does not see the object store that the uploader writes to.
@@ -63,24 +75,42 @@ async def build_worker(setup: WorkerSetup, engine: AsyncEngine, slots: Slots, up
     uploads = UploaderHandle(uploader)
     await objects.check(expected=await uploads.identity())
     owner = replica_name()
+    metrics = ServeMetrics()
+    inputs = InputCache(setup.inputs, fetcher=GuardedFetcher(setup.fetch), store=store, reader=objects)
+    places: dict[str, Sweep] = {
+        "work": partial(remove_dead, setup.work_root),
+        "inputs": partial(inputs.remove_abandoned, setup.sweep.max_age_s),
+        **(sweeps or {}),
+    }
     runner = JobRunner(
         store=store,
         previews=store,
-        inputs=InputCache(setup.inputs, fetcher=GuardedFetcher(setup.fetch), store=store, reader=objects),
+        inputs=inputs,
         uploader=uploads,
         upload_file=upload_file,
         engine=engine,
         work_folder=WorkFolder(setup.work_root, owner),
         config=setup.runner,
-        metrics=ServeMetrics(),
+        metrics=metrics,
     )
-    return Worker(store=store, runner=runner, pool=setup.pool, owner=owner, slots=slots, config=setup.worker)
+    sweeper = Sweeper(setup.sweep, setup.work_root, places, metrics)
+    return Worker(store=store, runner=runner, pool=setup.pool, owner=owner, slots=slots, config=setup.worker, sweeper=sweeper)
 
 
 class Worker:
     """Claims jobs of one pool and has them run."""
 
-    def __init__(self, *, store: JobStore, runner: JobRunner, pool: str, owner: str, slots: Slots, config: WorkerConfig) -> None:
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        runner: JobRunner,
+        pool: str,
+        owner: str,
+        slots: Slots,
+        config: WorkerConfig,
+        sweeper: Sweeper | None = None,
+    ) -> None:
         self._store = store
         self._runner = runner
         self._pool = pool
@@ -89,6 +119,8 @@ class Worker:
         self._config = config
         self._draining = asyncio.Event()
         self._taker: asyncio.Task[None] | None = None
+        self._sweeper = sweeper
+        self._sweeping: asyncio.Task[None] | None = None
         self._claims: set[asyncio.Task[None]] = set()  # each holds a slot, from its claim until its job has computed
         self._jobs: set[asyncio.Task[None]] = set()
         self._uploading: set[asyncio.Task[None]] = set()  # those of them that hold no slot any more
@@ -98,6 +130,8 @@ class Worker:
     def start(self) -> None:
         """Start claiming; needs a running event loop."""
         self._taker = asyncio.get_running_loop().create_task(self._take_jobs())
+        if self._sweeper is not None:
+            self._sweeping = asyncio.get_running_loop().create_task(self._sweeper.run())
 
     def check(self) -> None:
         """Fail when this replica will never take a job again, or not as many as it should: Serve then replaces it.
@@ -122,8 +156,9 @@ class Worker:
         log.info("draining", extra=fields(action="drain_started", jobs=len(self._jobs)))
         with contextlib.suppress(Unavailable):  # then the open claims end by themselves, a long poll later
             await self._store.withdraw(self._owner)
-        if self._taker is not None:
-            self._taker.cancel()
+        for task in (self._taker, self._sweeping):
+            if task is not None:
+                task.cancel()
         await self._settle(self._config.drain_s)
         for task in (*self._claims, *self._jobs):
             task.cancel()

@@ -28,6 +28,7 @@ from deployments.face2face import Face2Face
 from deployments.face_swap import FaceSwap
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.spec import DUIX_POOL
+from deployments.storage.sweep import SweepConfig
 from deployments.uploader import Uploader
 from deployments.worker import WorkerSetup
 from serve_app.capabilities import describe, installed
@@ -151,8 +152,9 @@ def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: 
         storage=settings.storage,
         fetch=settings.fetch,
         inputs=settings.inputs,
-        work_root=settings.data_dir / "work",
+        work_root=settings.work_root,
         runner=settings.runner,
+        sweep=SweepConfig(interval_s=settings.periodic_cleanup_interval, max_age_s=settings.max_file_age),
         worker=settings.worker.model_copy(update={"slots": options.slots, "drain_s": drain_s}),
     )
     resources: dict[str, Any] = {"num_cpus": options.num_cpus} | ({"num_gpus": options.num_gpus} if gpu else HIDE_GPU)

@@ -45,10 +45,12 @@ from deployments.jobs.service import ServiceConfig
 from deployments.storage.factory import StorageConfig
 from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCacheConfig
+from deployments.storage.sweep import SweepConfig
 from serve_app.api.config import ApiConfig
 from serve_app.comfyui_names import address_of, one_meaning
 from serve_app.dialects.config import DialectsConfig, split_names
 
+WORK = "work"  # folder of the data directory in which workers compute
 HOME = Path(__file__).resolve().parent.parent
 LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
 YES = frozenset({"1", "true", "yes", "on"})
@@ -64,6 +66,8 @@ ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that ar
     ("comfyui", "client_id_prefix"): "COMFYUI_CLIENT_ID",
     ("duix", "upstreams"): "DUIX_INTERNAL_URL",
     ("duix", "data_dir"): "DUIX_DATA_DIR",
+    ("duix", "cleanup_delay_s"): "CLEANUP_DELAY",
+    ("api", "work_root"): "ATELIER_DATA_DIR",
     ("dialects", "gateway_http_status"): "GATEWAY_HTTP_STATUS",
     ("dialects", "face2face_timeout_s"): "FACE2FACE_TIMEOUT_S",
     ("api", "data_dir"): "ATELIER_DATA_DIR",
@@ -180,6 +184,24 @@ class Settings(BaseSettings):
         validation_alias="duix_data_dir",
         description="data folder of the Duix services as this machine sees it, where they have none of their own",
     )
+    cleanup_delay: float = Field(
+        DuixConfig().cleanup_delay_s,
+        ge=0,
+        validation_alias="cleanup_delay",
+        description="seconds for which the files of a finished task stay in a folder shared with a Duix service; our own go at once",
+    )
+    periodic_cleanup_interval: float = Field(
+        SweepConfig().interval_s,
+        gt=0,
+        validation_alias="periodic_cleanup_interval",
+        description="seconds between two looks for files that killed processes left",
+    )
+    max_file_age: float = Field(
+        SweepConfig().max_age_s,
+        gt=0,
+        validation_alias="max_file_age",
+        description="seconds for which such a file has not changed before it is removed where its process may still live",
+    )
     storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local, the only one yet")
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
@@ -217,6 +239,11 @@ class Settings(BaseSettings):
         asked = str(_first("debug", init_settings, env_settings, dotenv)).strip().lower() in YES
         debug = InitSettingsSource(settings_cls, {"log_level": "DEBUG"} if asked else {})
         return init_settings, env_settings, dotenv, debug, *yaml
+
+    @property
+    def work_root(self) -> Path:
+        """Folder in which workers compute."""
+        return self.data_dir / WORK
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -257,7 +284,12 @@ class Settings(BaseSettings):
     @field_validator("duix", mode="before")
     @classmethod
     def _duix_drives_the_services(cls, value: object, info: ValidationInfo) -> object:
-        return _fill(value, upstreams=info.data.get("duix_internal_url"), data_dir=info.data.get("duix_data_dir"))
+        return _fill(
+            value,
+            upstreams=info.data.get("duix_internal_url"),
+            data_dir=info.data.get("duix_data_dir"),
+            cleanup_delay_s=info.data.get("cleanup_delay"),
+        )
 
     @field_validator("dialects", mode="before")
     @classmethod
@@ -328,7 +360,14 @@ class Settings(BaseSettings):
     def _api_listens_and_takes_what_jobs_take(cls, value: object, info: ValidationInfo) -> object:
         media = info.data.get("media")
         data, most = info.data, media.max_bytes if media else None
-        return _fill(value, bind_host=data.get("host"), media=media, max_upload_bytes=most, data_dir=data.get("data_dir"))
+        return _fill(
+            value,
+            bind_host=data.get("host"),
+            media=media,
+            max_upload_bytes=most,
+            data_dir=data.get("data_dir"),
+            work_root=data["data_dir"] / WORK if "data_dir" in data else None,
+        )
 
     @field_validator("intake", mode="before")
     @classmethod

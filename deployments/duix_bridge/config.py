@@ -53,6 +53,7 @@ class DuixConfig(BaseModel):
     unreachable_s: float = Field(30.0, gt=0, description="how long a service that has a task may not answer before it counts as lost")
     dead_s: float = Field(300.0, gt=0, description="how long a service that has to be restarted gets no task, unless it is seen to restart")
     appear_s: float = Field(10.0, ge=0, description="how long a finished result may take to be seen: shared folders lag behind")
+    cleanup_delay_s: float = Field(60.0, ge=0, description="how long a task's files stay with the service after its end")
     max_result_bytes: int = Field(4 * 2**30, gt=0, description="longest video that is taken from a Duix service")
 
     @field_validator("upstreams")

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from deployments.duix_bridge.client import TaskState, UpstreamBusy, UpstreamDead, shown
 from deployments.duix_bridge.config import DuixConfig, DuixOptions
+from deployments.duix_bridge.exchange import CODE_PREFIX
 from deployments.duix_bridge.upstreams import Upstream, Upstreams
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face2face.upstream_media import finish_video, to_clip, to_wav
@@ -25,7 +26,6 @@ from deployments.jobs.spec import Face2FaceOptions
 log = get_logger(__name__)
 
 NAME, MEDIA_TYPE = "face2face.mp4", "video/mp4"
-CODE_PREFIX = "atelier-"  # of the tasks at a service, and so of the files in a shared folder: what a sweep knows ours by
 RENDERED = 0.95  # of the whole is done once the service has ended
 REMEMBERED = 1000  # jobs of which it is known where they failed
 
@@ -95,6 +95,7 @@ class DuixEngine:
         self, upstream: Upstream, task: EngineTask, speech: Path, clip: Path, options: DuixOptions
     ) -> AsyncGenerator[EngineItem, None]:
         run = _Run(f"{CODE_PREFIX}{uuid4().hex}")
+        self._upstreams.know(run.code)
         try:
             audio_url, video_url = await upstream.exchange.offer(run.code, speech, clip)
             await self._submit(upstream, run, audio_url, video_url, options)
@@ -106,7 +107,7 @@ class DuixEngine:
             if run.at_work:
                 self._upstreams.give_up(upstream, run.code)
             else:
-                await upstream.exchange.remove(run.code)
+                self._upstreams.forget(upstream, run.code)
 
     async def _submit(self, upstream: Upstream, run: _Run, audio_url: str, video_url: str, options: DuixOptions) -> None:
         run.at_work = True  # as soon as the request is on its way: its answer may be lost

@@ -6,9 +6,12 @@ The service has no route for files. It reads what a path or a URL leads to, and 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -18,12 +21,16 @@ from aiohttp import web
 from deployments.duix_bridge.config import DuixConfig
 from deployments.jobs.errors import BackendUnavailable, MediaTooLarge, OutputsLost
 from deployments.jobs.logs import fields, get_logger
+from deployments.storage.sweep import Swept, remove_old
 
 log = get_logger(__name__)
 
 TEMP = "temp"  # of the data folder: relative names begin there, and results appear there although the service leaves it out of their path
 LOOK_S = 0.5  # between two looks for a result that has not appeared yet
 BIND_AGAIN_S = 1.0  # until a replica that drains has given the port back
+
+CODE_PREFIX = "atelier-"  # of our tasks at a service, and so of their files in a shared folder: what a sweep knows them by
+OURS = re.compile(rf"\.?(?P<code>{CODE_PREFIX}[0-9a-f]{{32}})")
 
 Download = Callable[[str, Path], Awaitable[None]]
 
@@ -112,6 +119,24 @@ class SharedFolder:
 
     def _files(self, code: str) -> list[Path]:
         return [path for path in self._folder.glob(f"{code}*") if path.is_file()]
+
+    def remove_orphans(self, max_age_s: float, known: Collection[str]) -> Swept:
+        """Remove the files of tasks that nobody knows any more and that nothing has been written for.
+
+        Args:
+            max_age_s: since the newest file of the task was written.
+            known: codes of the tasks that are still somebody's.
+        """
+        groups: dict[str, list[Path]] = defaultdict(list)
+        for path in self._folder.glob(f"*{CODE_PREFIX}*"):
+            found = OURS.match(path.name)
+            if found is not None and found["code"] not in known and path.is_file():
+                groups[found["code"]].append(path)
+        total = Swept()
+        for paths in groups.values():
+            if time.time() - max(path.stat().st_mtime for path in paths) > max_age_s:
+                total += remove_old(paths, 0.0)
+        return total
 
 
 class ByUrl:

@@ -24,6 +24,7 @@ from deployments.duix_bridge.exchange import ByUrl, Exchange, OfferServer, Share
 from deployments.jobs.errors import BackendLost, BackendUnavailable
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.ports import Clock, Metrics, Slot
+from deployments.storage.sweep import Swept
 
 log = get_logger(__name__)
 
@@ -60,6 +61,9 @@ class Upstreams:
         self._all = [self._open(spec) for spec in config.specs()]
         self._promised = 0  # slots whose job has no service yet
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watches: set[asyncio.Task[None]] = set()  # those of them that never end, or only when a service does
+        self._known: set[str] = set()  # codes of tasks whose files are still somebody's
+        self._closing = asyncio.Event()
         self._changed = asyncio.Event()
         self._fault: BaseException | None = None
 
@@ -79,13 +83,14 @@ class Upstreams:
     async def start(self) -> None:
         """Start looking after the services."""
         if self._offers is not None:
-            self._spawn(self._offers.start())
+            self._watches.add(self._spawn(self._offers.start()))
         for upstream in self._all:
-            self._spawn(self._look_after(upstream))
+            self._watches.add(self._spawn(self._look_after(upstream)))
 
     async def close(self) -> None:
         """Stop; tasks that run at a service go on there."""
-        for task in self._tasks:
+        self._closing.set()
+        for task in self._watches:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -149,7 +154,30 @@ class Upstreams:
     def give_up(self, upstream: Upstream, code: str) -> None:
         """Leave a service that has a task of ours which nobody waits for: it is free once that has ended."""
         upstream.leaving = True
-        self._spawn(self._see_off(upstream, code))
+        self._watches.add(self._spawn(self._see_off(upstream, code)))
+
+    def know(self, code: str) -> None:
+        """Take a task for ours until it is forgotten: the sweep leaves its files alone."""
+        self._known.add(code)
+
+    def forget(self, upstream: Upstream, code: str) -> None:
+        """Have the files of a task that has ended removed, in a while: somebody may want to look at what went wrong."""
+        self._spawn(self._remove_later(upstream, code))
+
+    async def _remove_later(self, upstream: Upstream, code: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.cleanup_delay_s):
+                await self._closing.wait()
+        await upstream.exchange.remove(code)
+        self._known.discard(code)
+
+    def remove_orphans(self, max_age_s: float) -> Swept:
+        """Remove what killed replicas left in shared folders; blocking."""
+        total = Swept()
+        for upstream in self._all:
+            if isinstance(upstream.exchange, SharedFolder):
+                total += upstream.exchange.remove_orphans(max_age_s, frozenset(self._known))
+        return total
 
     async def _see_off(self, upstream: Upstream, code: str) -> None:
         began, warned = self._clock.monotonic(), False
@@ -169,7 +197,7 @@ class Upstreams:
                     "Duix service does not end a task: restart its container", extra=fields(action="duix_stuck", backend=upstream.spec.name)
                 )
             await asyncio.sleep(self._config.poll_s)
-        await upstream.exchange.remove(code)
+        self.forget(upstream, code)
         upstream.leaving = False
         self._set_free(upstream)
 
@@ -205,13 +233,15 @@ class Upstreams:
         if upstream.healthy and not was:
             log.info("Duix service found", extra=fields(action="duix_found", backend=upstream.spec.name))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._watches.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fault = self._fault or error
             log.error("looking after Duix services broke", exc_info=error, extra=fields(action="duix_watch_broke"))

@@ -32,8 +32,8 @@ from deployments.jobs.media_types import SNIFF_BYTES, is_same_type, sniff
 from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import JobStore, LocalMedia, ObjectReader
 from deployments.storage.fetch import GuardedFetcher
+from deployments.storage.sweep import Swept, remove_old
 
-ABANDONED_AFTER_S = 24 * 3600.0  # longer than any download: its process is gone
 LOCK_POLL_S = 0.05  # a blocking flock would need a thread that cannot be cancelled
 
 
@@ -139,10 +139,11 @@ class InputCache:
                 break
             path.unlink(missing_ok=True)
             excess -= size
-        for folder, age_s in ((self._urls, self._config.url_fresh_s), (self._incoming, ABANDONED_AFTER_S)):
-            for path, stat in _files(folder):
-                if time.time() - stat.st_mtime > age_s:
-                    path.unlink(missing_ok=True)
+        remove_old(self._urls.iterdir(), self._config.url_fresh_s)
+
+    def remove_abandoned(self, max_age_s: float) -> Swept:
+        """Remove downloads that nothing has been added to for so long: their processes are gone."""
+        return remove_old(self._incoming.iterdir(), max_age_s)
 
     @contextlib.asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[None]:

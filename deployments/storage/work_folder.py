@@ -2,6 +2,7 @@
 
 ::
 
+    <root>/.lock            held while a folder is made or folders are removed: one without a lock of its own is nobody's then
     <root>/<owner>/         one a process, locked as long as it lives
     <root>/<owner>/.lock
     <root>/<owner>/<job>…   one an attempt, removed by the runner at its end
@@ -9,11 +10,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from deployments.storage.sweep import Swept
 
 LOCK = ".lock"
 
@@ -29,10 +34,11 @@ class WorkFolder:
             owner: unique among living processes.
         """
         self.path = root / re.sub(r"[^A-Za-z0-9._-]", "_", owner)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _try_lock(self.path)
-        for other in root.iterdir():
-            _remove_if_dead(other)
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root):
+            self.path.mkdir(exist_ok=True)
+            self._lock = _try_lock(self.path)
+        remove_dead(root)
 
     def close(self) -> None:
         """Unlock; the folder is then the next process's to remove."""
@@ -40,11 +46,32 @@ class WorkFolder:
             self._lock.close()
 
 
-def _remove_if_dead(folder: Path) -> None:
-    lock = _try_lock(folder)
-    if lock is not None:
-        with lock:
-            shutil.rmtree(folder, ignore_errors=True)
+def remove_dead(root: Path) -> Swept:
+    """Remove the folders of dead processes."""
+    total = Swept()
+    with _locked(root):
+        for folder in root.iterdir():
+            lock = _try_lock(folder) if folder.is_dir() else None
+            if lock is not None:
+                with lock:
+                    total += _weighed(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
+    return total
+
+
+def _weighed(folder: Path) -> Swept:
+    total = Swept()
+    for path in folder.rglob("*"):
+        if path.name != LOCK and path.is_file() and not path.is_symlink():
+            total += Swept(1, path.stat().st_size)
+    return total
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    with (root / LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _try_lock(folder: Path) -> IO[bytes] | None:

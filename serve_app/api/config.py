@@ -34,6 +34,7 @@ class ApiConfig(BaseModel):
     )
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="largest request body except uploads; holds inline base64")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of pictures that a request has this service open itself")
+    work_root: Path = Field(Path("var/work"), description="folder in which workers compute, for GET /health")
     data_dir: Path = Field(Path("var"), description="where the data of this installation lie, for GET /health")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest body of POST /v1/files, multipart overhead not counted")
 

@@ -230,6 +230,14 @@ class ScalingList(View):
         return cls.model_validate({"decisions": decisions}, from_attributes=True)
 
 
+class CleanupView(View):
+    """What the sweeps of this machine have removed since ever: files that killed processes left."""
+
+    last_sweep: float | None = Field(None, description="seconds since the epoch", examples=[1703123456.789])
+    files_removed: int = 0
+    bytes_removed: int = 0
+
+
 class HealthView(View):
     """This process lives."""
 
@@ -238,6 +246,7 @@ class HealthView(View):
     timestamp: float = Field(description="seconds since the epoch", examples=[1703123456.789])
     data_dir: str = Field(description="where the data of this installation lie", examples=["/code/data"])
     data_dir_exists: bool
+    cleanup: CleanupView
 
 
 class ReadyView(View):

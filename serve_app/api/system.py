@@ -8,9 +8,10 @@ from fastapi import APIRouter
 
 from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.errors import StoreUnavailable
+from deployments.storage.sweep import read_ledger
 from serve_app.api.dependencies import Config, Service
 from serve_app.api.errors import documented
-from serve_app.api.schemas import HealthView, ReadyView
+from serve_app.api.schemas import CleanupView, HealthView, ReadyView
 
 router = APIRouter(tags=["operations"])
 
@@ -19,7 +20,11 @@ router = APIRouter(tags=["operations"])
 async def read_health(config: Config) -> HealthView:
     """Answer as long as this process lives. Asks nobody else: a store that restarts must not have every ingress killed."""
     return HealthView(
-        version=config.version, timestamp=time.time(), data_dir=str(config.data_dir), data_dir_exists=config.data_dir.is_dir()
+        version=config.version,
+        timestamp=time.time(),
+        data_dir=str(config.data_dir),
+        data_dir_exists=config.data_dir.is_dir(),
+        cleanup=CleanupView.model_validate(read_ledger(config.work_root)),
     )
 
 

@@ -21,7 +21,16 @@ from deployments.jobs.ports import EngineItem, EngineTask, LocalMedia, NoMetrics
 from tests.fake_duix import FakeDuix, Habits
 
 AUDIO_S = 1.0
-QUICK = {"poll_s": 0.02, "probe_s": 0.05, "busy_s": 0.2, "silence_s": 5.0, "unreachable_s": 0.3, "appear_s": 2.0, "request_timeout_s": 2.0}
+QUICK = {
+    "poll_s": 0.02,
+    "probe_s": 0.05,
+    "busy_s": 0.2,
+    "silence_s": 5.0,
+    "unreachable_s": 0.3,
+    "appear_s": 2.0,
+    "cleanup_delay_s": 0.0,
+    "request_timeout_s": 2.0,
+}
 
 
 class Bridge:

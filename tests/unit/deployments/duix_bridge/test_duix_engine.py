@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import av
 import pytest
 
 from deployments.duix_bridge.config import DuixConfig
+from deployments.duix_bridge.exchange import CODE_PREFIX
+from deployments.duix_bridge.upstreams import Upstreams
 from deployments.jobs.errors import BackendLost, BackendUnavailable, EngineFailed, OutputsLost, UnsupportedMedia
 from deployments.jobs.model import Progress
-from deployments.jobs.ports import RunFacts
+from deployments.jobs.ports import NoMetrics, RunFacts, SystemClock
+from deployments.storage.sweep import Swept
 from tests.fake_duix import FakeDuix, Habits
 
 from .conftest import AUDIO_S, QUICK, Bridge, output_of, running
@@ -45,7 +49,7 @@ async def test_a_clip_speaks(bridge, services, tmp_path):
     assert (output.width, output.height, output.media_type) == (640, 360, "video/mp4")
     (facts,) = (item for item in items if isinstance(item, RunFacts))
     assert facts.values["backend"] in {"gpu0", "gpu1"}
-    assert left_behind(tmp_path) == []
+    await until(lambda: left_behind(tmp_path) == [], "its files are gone")
 
 
 async def test_progress_never_jumps_back(bridge, services):
@@ -183,7 +187,7 @@ async def test_a_cancelled_task_holds_its_service_until_it_has_ended(bridge, ser
     assert [up.leaving for up in bridge.upstreams._all].count(True) == 1
     services[0].habits.hold = services[1].habits.hold = False
     await until(lambda: not any(up.held for up in bridge.upstreams._all), "it is free again")
-    assert left_behind(tmp_path) == []
+    await until(lambda: left_behind(tmp_path) == [], "its files are gone")
 
 
 async def test_one_whose_queue_is_full_rests_until_it_is_restarted(services, tmp_path, media):
@@ -239,6 +243,25 @@ async def test_the_inputs_are_looked_at_before_a_service_is_troubled(bridge, ser
     assert services[0].accepted + services[1].accepted == []
 
 
+async def test_files_stay_a_while_and_go_at_the_latest_with_the_replica(config, services, tmp_path, media):
+    async with running(config.model_copy(update={"cleanup_delay_s": 600.0}), tmp_path, media) as bridge:
+        await bridge.run(bridge.task())
+        assert len(left_behind(tmp_path)) == 3  # audio, clip and video
+        assert bridge.upstreams.remove_orphans(0.0) == Swept(), "they are still somebody's"
+    assert left_behind(tmp_path) == []
+
+
+async def test_what_a_killed_replica_left_is_swept_once_nothing_is_written_for_it(config, services, tmp_path):
+    temp, stranger = tmp_path / "data" / "temp", "holiday-r.mp4"
+    dead, young = f"{CODE_PREFIX}{'0' * 32}", f"{CODE_PREFIX}{'1' * 32}"
+    for name in (f"{dead}.wav", f"{dead}_format.mp4", f".{dead}.mp4.partial", f"{young}.wav", f"{young}_format.mp4", stranger):
+        (temp / name).write_bytes(b"12345")
+        if not name.startswith(young) or name.endswith("wav"):
+            os.utime(temp / name, (1, 1))
+    assert Upstreams(config, NoMetrics(), SystemClock()).remove_orphans(3600.0) == Swept(3, 15)
+    assert left_behind(tmp_path) == sorted([f"{young}.wav", f"{young}_format.mp4", stranger])
+
+
 async def test_files_go_by_url_where_no_folder_is_shared(services, tmp_path, media, unused_tcp_port):
     config = DuixConfig(
         upstreams=(f"{services[0].url}#results={services[0].url}/temp",), offer_url=f"http://127.0.0.1:{unused_tcp_port}", **QUICK
@@ -247,7 +270,7 @@ async def test_files_go_by_url_where_no_folder_is_shared(services, tmp_path, med
         output_of(await bridge.run(bridge.task()))
         (task,) = services[0].accepted
         assert task.body["audio_url"].startswith(config.offer_url)
-        assert not bridge.upstreams._offers._files, "nothing is offered any more"
+        await until(lambda: not bridge.upstreams._offers._files, "nothing is offered any more")
 
 
 async def test_a_folder_that_cannot_be_written_hands_the_job_back(bridge: Bridge, services: Services, tmp_path: Path) -> None:

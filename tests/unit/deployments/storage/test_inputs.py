@@ -11,6 +11,7 @@ from deployments.jobs.errors import FetchFailed, FileNotFound, InvalidInput, Med
 from deployments.jobs.model import FileRecord
 from deployments.storage.fetch import FetchedFile
 from deployments.storage.inputs import InputCache, InputCacheConfig
+from deployments.storage.sweep import Swept
 
 
 def png(shade):
@@ -212,5 +213,7 @@ async def test_downloads_of_killed_workers_are_swept(world):
     orphan = world.root / "incoming" / "fetch-dead"
     orphan.write_bytes(b"half")
     os.utime(orphan, (0, 0))
-    await cache.materialise("default", world.add_url("https://example.com/1", PNG), world.job)
-    assert not orphan.exists()
+    under_way = world.root / "incoming" / "fetch-living"
+    under_way.write_bytes(b"half")
+    assert cache.remove_abandoned(3600.0) == Swept(1, 4)
+    assert (orphan.exists(), under_way.exists()) == (False, True)
