@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
@@ -19,8 +19,6 @@ from deployments.worker import Worker, WorkerSetup, build_worker
 
 class EngineBox(ABC):
     """Builds the engine on its GPU share, hands it to a worker, tells the truth about both."""
-
-    capabilities: ClassVar[frozenset[str]]  # what a job may require of the engine
 
     _worker: Worker | None = None
 
@@ -40,7 +38,7 @@ class EngineBox(ABC):
         engine = self.load(config, load_manifest(manifest))
         slots = setup.worker.slots
         threaded = ThreadedEngine(engine, ThreadPoolExecutor(slots, "engine"))
-        worker = await build_worker(setup, threaded, FixedSlots(slots, self.capabilities), uploader)
+        worker = await build_worker(setup, threaded, FixedSlots(slots, self.offers(config)), uploader)
         worker.start()
         self._worker = worker
 
@@ -48,6 +46,11 @@ class EngineBox(ABC):
     @abstractmethod
     def load(config: Any, models: Sequence[ModelInfo]) -> Engine:  # noqa: ANN401 -- same
         """Open the engine."""
+
+    @staticmethod
+    @abstractmethod
+    def offers(config: Any) -> frozenset[str]:  # noqa: ANN401 -- same
+        """Return what a job may require of the engine."""
 
     async def check_health(self) -> None:
         """Fail when this replica would never take a job again."""

@@ -13,9 +13,12 @@ from deployments.engines.models import ModelInfo
 class Face2Face(EngineBox):
     """Runs face2face and reference jobs."""
 
-    capabilities = frozenset({"mesh"})
-
     @staticmethod
     def load(config: Face2FaceConfig, models: Sequence[ModelInfo]) -> Face2FaceEngine:
         """See :class:`EngineBox`."""
         return Face2FaceEngine.load(config, models)
+
+    @staticmethod
+    def offers(config: Face2FaceConfig) -> frozenset[str]:
+        """See :class:`EngineBox`."""
+        return frozenset({"mesh", "wav2lip"} if config.wav2lip else {"mesh"})

@@ -13,9 +13,12 @@ from deployments.engines.models import ModelInfo
 class FaceSwap(EngineBox):
     """Runs face-swap jobs."""
 
-    capabilities = frozenset({"mesh"})
-
     @staticmethod
     def load(config: FaceSwapConfig, models: Sequence[ModelInfo]) -> FaceSwapEngine:
         """See :class:`EngineBox`."""
         return FaceSwapEngine.load(config, models)
+
+    @staticmethod
+    def offers(config: FaceSwapConfig) -> frozenset[str]:  # noqa: ARG004 -- the same whatever is set
+        """See :class:`EngineBox`."""
+        return frozenset({"mesh"})

@@ -32,6 +32,7 @@ ENGINES = (
         (),
     ),
     _Engine("face2face", "mesh", "face2face", f"has the face of a clip or a picture speak an audio, by its mesh; {WEIGHTLESS}"),
+    _Engine("face2face", "wav2lip", "face2face", "has a Wav2Lip network of the operator's draw the mouth"),
     _Engine("face2face", "duix", DUIX_POOL, "has a Duix service do it, under the licence that its operator has of DUIX.COM", ()),
     _Engine("faceswap", "mesh", "faceswap", f"swaps faces through a canonical texture atlas; {WEIGHTLESS}"),
     _Engine("reference", "mesh", "face2face", "looks at a clip or a picture ahead of face2face jobs"),
@@ -45,7 +46,8 @@ WRITTEN = (*PICTURES, "video/mp4")
 
 def installed(settings: Settings, pools: frozenset[str]) -> tuple[_Engine, ...]:
     """Return the engines that run here."""
-    return tuple(engine for engine in ENGINES if engine.pool in pools and (engine.name != "duix" or settings.duix.upstreams))
+    configured = {"duix": bool(settings.duix.upstreams), "wav2lip": settings.face2face.wav2lip is not None}
+    return tuple(engine for engine in ENGINES if engine.pool in pools and configured.get(engine.name, True))
 
 
 def describe(settings: Settings, manifest: Path, pools: frozenset[str]) -> Capabilities:

@@ -31,4 +31,10 @@ class Face2FaceConfig(BaseModel):
     replay_bytes: int = Field(
         2 * 2**30, gt=0, description="decoded frames kept on disk while a clip is played to and fro: the last minute and a half at 640x360"
     )
+    wav2lip: Path | None = Field(
+        None,
+        description="Wav2Lip network of your own, an ONNX file as FaceFusion exports it: adds the engine wav2lip; its published weights "
+        "are for research only",
+    )
+    wav2lip_batch: int = Field(8, ge=1, le=128, description="frames that it draws at once, where it takes several")
     codec_threads: int = Field(0, ge=0, description="threads of the video decoder and of the encoder each; 0: one per core")

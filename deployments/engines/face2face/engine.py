@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 
@@ -12,13 +12,17 @@ import cv2
 
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face2face.material import FPS_DENOMINATOR, Drawing, Material, open_material
+from deployments.engines.face2face.mel import mel_spectrogram
 from deployments.engines.face2face.mesh_talker import MeshTalker
+from deployments.engines.face2face.mouth_crop import MouthCropper
 from deployments.engines.face2face.mouth_track import Analysis, MouthTrack, build_track
 from deployments.engines.face2face.phones import Phone, PhoneRecogniser
 from deployments.engines.face2face.reference import Reference, ReferenceReader
 from deployments.engines.face2face.reference_store import ReferenceStore
-from deployments.engines.face2face.speech import SAMPLE_RATE
+from deployments.engines.face2face.speaking import Actor, MeshVoice, Speaking, Wav2LipVoice
+from deployments.engines.face2face.speech import SAMPLE_RATE, Samples
 from deployments.engines.face2face.visibility import MouthSignature
+from deployments.engines.face2face.wav2lip import Wav2Lip
 from deployments.engines.faces.analysis import FaceAnalysis
 from deployments.engines.faces.following import Place
 from deployments.engines.faces.geometry import CanonicalMesh, load_canonical_mesh
@@ -27,9 +31,10 @@ from deployments.engines.media.eta import with_eta
 from deployments.engines.media.picture import fit_size
 from deployments.engines.media.sound import load_samples
 from deployments.engines.models import ModelInfo, verified_file
+from deployments.jobs.errors import EngineFailed
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import JsonObject, Progress, Stage
-from deployments.jobs.ports import EngineTask, LocalMedia, OutputFile
+from deployments.jobs.ports import EngineTask, OutputFile
 from deployments.jobs.spec import Face2FaceOptions, parse_resolution
 
 log = get_logger(__name__)
@@ -39,11 +44,20 @@ SUMMARY = "reference.json"
 HEARD, LOOKED = 0.05, 0.3  # of the whole work is done once the audio is analysed, and once the reference is prepared
 MAX_FPS = 60.0  # a clip of 240 fps is played at this: lips show no more, and each frame costs
 
+Voice = Callable[[Actor, Reference], Speaking]  # what has an actor speak, once it is known who it is
+
 
 class Face2FaceEngine:
     """Runs face2face and reference jobs. One per replica; threads may run jobs on it at the same time."""
 
-    def __init__(self, config: Face2FaceConfig, analysis: FaceAnalysis, mesh: CanonicalMesh, recogniser: PhoneRecogniser) -> None:
+    def __init__(
+        self,
+        config: Face2FaceConfig,
+        analysis: FaceAnalysis,
+        mesh: CanonicalMesh,
+        recogniser: PhoneRecogniser,
+        wav2lip: Wav2Lip | None = None,
+    ) -> None:
         """Take the parts; ``load`` makes them."""
         self._config = config
         self._analysis = analysis
@@ -51,6 +65,8 @@ class Face2FaceEngine:
         self._recogniser = recogniser
         self._talker = MeshTalker(mesh)
         self._reader = ReferenceReader(self._talker.rig, MouthSignature(mesh))
+        self._wav2lip = wav2lip
+        self._cropper = MouthCropper(mesh)
         self._references = ReferenceStore(config.root, config.references_bytes)
 
     @classmethod
@@ -66,7 +82,8 @@ class Face2FaceEngine:
         """
         cv2.setNumThreads(config.session.intra_op_threads)  # of this process: Ray's OMP_NUM_THREADS=1 would bind OpenCV too
         mesh = load_canonical_mesh(verified_file(models, "face_geometry"))
-        return cls(config, FaceAnalysis.load(models, config), mesh, PhoneRecogniser())
+        wav2lip = Wav2Lip(config.wav2lip, config.session, config.wav2lip_batch) if config.wav2lip else None
+        return cls(config, FaceAnalysis.load(models, config), mesh, PhoneRecogniser(), wav2lip)
 
     def references(self, spec: JsonObject) -> dict[str, JsonObject]:
         """See ``deployments.jobs.ports.Engine``."""
@@ -87,21 +104,36 @@ class Face2FaceEngine:
             yield from self._prepare_only(task, material, options)
             return
         fps = _rate(options, material)
-        track = yield from self._listen(task.inputs["audio"], fps, options.analysis)
-        wanted = max(1, round(len(track.opening) * float(material.fps / fps)))
-        reference = yield from self._prepare(task.inputs["video"].sha256, material, options, wanted)
-        yield from self._speak(task, material, reference, track, options, fps)
-
-    def _listen(self, audio: LocalMedia, fps: Fraction, analysis: Analysis) -> Generator[Progress, None, MouthTrack]:
         yield Progress(Stage.COMPUTING, 0.0, message="listening to the audio")
-        samples = load_samples(audio.path, SAMPLE_RATE, self._config.limits)
+        samples = load_samples(task.inputs["audio"].path, SAMPLE_RATE, self._config.limits)
+        frames = max(1, round(len(samples) / SAMPLE_RATE * fps))
+        if task.spec.get("engine") == "wav2lip":
+            voice = self._wav2lip_voice(samples, frames, fps)
+        else:
+            voice = self._mesh_voice((yield from self._listen(samples, frames, fps, options.analysis)))
+        wanted = max(1, round(frames * float(material.fps / fps)))
+        reference = yield from self._prepare(task.inputs["video"].sha256, material, options, wanted)
+        yield from self._speak(
+            task, material, Drawing(self._mesh, reference, frames, float(fps), options.loop, task.work_dir), voice, options, fps
+        )
+
+    def _mesh_voice(self, track: MouthTrack) -> Voice:
+        return lambda actor, reference: MeshVoice(actor, self._talker, reference, track)
+
+    def _wav2lip_voice(self, samples: Samples, frames: int, fps: Fraction) -> Voice:
+        network = self._wav2lip
+        if network is None:
+            raise EngineFailed("this replica has no Wav2Lip network: ATELIER_FACE2FACE__WAV2LIP was unset after the job was accepted")
+        spectrogram = mel_spectrogram(samples)
+        return lambda actor, _: Wav2LipVoice(actor, network, self._cropper, spectrogram, frames, float(fps))
+
+    def _listen(self, samples: Samples, frames: int, fps: Fraction, analysis: Analysis) -> Generator[Progress, None, MouthTrack]:
         phones: list[Phone] = []
         if analysis != "dsp":
             for block in self._recogniser.recognise(samples):
                 phones += block
                 share = HEARD * min(phones[-1].end_s * SAMPLE_RATE / len(samples), 1.0) if phones else 0.0
                 yield Progress(Stage.COMPUTING, share, message="listening to the audio")
-        frames = max(1, round(len(samples) / SAMPLE_RATE * fps))
         return build_track(samples, float(fps), frames, analysis, phones)
 
     def _prepare_only(self, task: EngineTask, material: Material, options: Face2FaceOptions) -> Iterator[Progress | OutputFile]:
@@ -146,14 +178,13 @@ class Face2FaceEngine:
                 yield Progress(Stage.COMPUTING, share, message=f"looking at the reference, frame {seen}")
 
     def _speak(
-        self, task: EngineTask, material: Material, reference: Reference, track: MouthTrack, options: Face2FaceOptions, fps: Fraction
+        self, task: EngineTask, material: Material, drawing: Drawing, voice: Voice, options: Face2FaceOptions, fps: Fraction
     ) -> Iterator[Progress | OutputFile]:
         size = fit_size(*material.size, parse_resolution(options.resolution) if options.resolution else None, even=True)
-        path, frames = task.work_dir / NAME, len(track.opening)
-        drawing = Drawing(self._talker, self._mesh, reference, track, float(fps), options.loop, task.work_dir)
-        with material.speaking(drawing) as speaking:
+        path, frames, reference = task.work_dir / NAME, drawing.frames, drawing.reference
+        with material.acting(drawing) as actor:
             writing = compose_video(
-                speaking,
+                voice(actor, reference),
                 frames,
                 task.inputs["audio"].path,
                 path,

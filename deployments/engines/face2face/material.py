@@ -1,4 +1,4 @@
-"""What a job may have speak: a still or a clip, opened; each knows how it is looked at and how it is drawn."""
+"""What a job may have speak: a still or a clip, opened; each knows how it is looked at and how it is played."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from deployments.engines.face2face.config import Face2FaceConfig
-from deployments.engines.face2face.mesh_talker import MeshTalker
-from deployments.engines.face2face.mouth_track import MouthTrack
 from deployments.engines.face2face.playback import Loop
 from deployments.engines.face2face.reference import Reference, ReferenceReader
-from deployments.engines.face2face.speaking import Speaking, SpeakingClip, SpeakingStill
+from deployments.engines.face2face.speaking import Actor, ClipActor, StillActor
 from deployments.engines.faces.following import FaceFollower
 from deployments.engines.faces.geometry import CanonicalMesh
 from deployments.engines.images import BgrImage
@@ -32,12 +30,11 @@ Looking = Generator[int, None, Reference]  # yields how many frames were looked 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a material is drawn that has been looked at."""
+    """How a material is played that has been looked at."""
 
-    talker: MeshTalker
     mesh: CanonicalMesh
     reference: Reference
-    track: MouthTrack
+    frames: int
     fps: float
     loop: Loop
     folder: Path  # to write in
@@ -63,8 +60,8 @@ class Material(Protocol):
     def look(self, reader: ReferenceReader, follower: FaceFollower, wanted: int | None) -> Looking:
         """Prepare the reference; see ``ReferenceReader``."""
 
-    def speaking(self, drawing: Drawing) -> AbstractContextManager[Speaking]:
-        """Have what draws its frames."""
+    def acting(self, drawing: Drawing) -> AbstractContextManager[Actor]:
+        """Have what gives its frames."""
 
 
 def open_material(video: LocalMedia, config: Face2FaceConfig) -> Material:
@@ -115,10 +112,10 @@ class Still:
         return reader.read_still(self.image, face.landmarks, self.fps)
 
     @contextmanager
-    def speaking(self, drawing: Drawing) -> Iterator[Speaking]:
+    def acting(self, drawing: Drawing) -> Iterator[Actor]:
         """See :class:`Material`. Another attempt of a job moves the same way."""
         seed = int(self.video.sha256[:8], 16)
-        yield SpeakingStill(drawing.talker, drawing.mesh, self.image, drawing.reference, drawing.track, drawing.fps, seed)
+        yield StillActor(drawing.mesh, self.image, drawing.reference, drawing.frames, drawing.fps, seed)
 
 
 @dataclass(frozen=True)
@@ -146,14 +143,13 @@ class Clip:
             return (yield from reader.read_clip(frames, follower, self.fps, wanted))
 
     @contextmanager
-    def speaking(self, drawing: Drawing) -> Iterator[Speaking]:
+    def acting(self, drawing: Drawing) -> Iterator[Actor]:
         """See :class:`Material`."""
         with closing(self._frames()) as frames:
-            yield SpeakingClip(
-                drawing.talker,
+            yield ClipActor(
                 frames,
                 drawing.reference,
-                drawing.track,
+                drawing.frames,
                 fps=drawing.fps,
                 loop=drawing.loop,
                 folder=drawing.folder,
