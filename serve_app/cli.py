@@ -105,6 +105,8 @@ def face2face(
     video: Media,
     *,
     resolution: Annotated[str | None, typer.Option(help="Box that the result is scaled to fit, such as 1280x720.")] = None,
+    engine: Annotated[str, typer.Option(help="auto, mesh, wav2lip or duix.")] = "auto",
+    enhance: Annotated[bool, typer.Option(help="Sharpen the face by super-resolution; engine duix alone.")] = False,
     fps: Annotated[float | None, typer.Option(help="Frames a second; default: the clip's, 25 for a still.", min=1, max=60)] = None,
     priority: Priority = 0,
     label: Labels = None,
@@ -120,7 +122,8 @@ def face2face(
             "kind": "face2face",
             "audio": progress.upload(client, audio),
             "video": progress.upload(client, video),
-            "options": {"resolution": resolution, "fps": fps},
+            "engine": engine,
+            "options": {"resolution": resolution, "fps": fps, "enhance": enhance},
             "priority": priority,
             "labels": dict(map(_label, label or ())),
         }

@@ -105,13 +105,25 @@ def test_faceswap_uploads_follows_and_downloads(serve, pictures):
 
 def test_face2face_uploads_what_is_spoken_and_by_whom(serve, pictures):
     server = serve(job("succeeded", outputs=[OUTPUT]))
-    done = run("submit", "face2face", pictures / "film.mp4", pictures / "me.png", "--output", pictures / "out.mp4", "--fps", "30")
+    done = run(
+        "submit",
+        "face2face",
+        pictures / "film.mp4",
+        pictures / "me.png",
+        "--output",
+        pictures / "out.mp4",
+        "--fps",
+        "30",
+        "--engine",
+        "mesh",
+    )
     assert (done.exit_code, done.stdout) == (0, f"{pictures / 'out.mp4'}\n")
     assert server.sent("/v1/jobs") == {
         "kind": "face2face",
         "audio": "upload-1",
         "video": "upload-2",
-        "options": {"resolution": None, "fps": 30.0},
+        "engine": "mesh",
+        "options": {"resolution": None, "fps": 30.0, "enhance": False},
         "priority": 0,
         "labels": {},
     }

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import scipy.signal
+import scipy.signal  # type: ignore[import-untyped]  # has no types of its own
 from onnx import TensorProto, helper
 
 from deployments.engines.face2face.config import Face2FaceConfig
@@ -103,7 +103,8 @@ def reference_mel(samples):
     """The same by SciPy, written down from the numbers of the contract."""
     sharpened = scipy.signal.lfilter([1.0, -0.97], [1.0], samples / np.abs(samples).max())
     amplitude = np.abs(scipy.signal.stft(sharpened, nperseg=800, nfft=800, noverlap=600)[2])
-    mels = np.linspace(*(2595 * np.log10(1 + np.array([55.0, 7600.0]) / 700)), 82)
+    low, high = (2595 * float(np.log10(1 + hertz / 700)) for hertz in (55.0, 7600.0))
+    mels = np.linspace(low, high, 82)
     edges = np.floor(801 * 700 * (10 ** (mels / 2595) - 1) / 16000).astype(int)
     bank = np.zeros((80, 401))
     for band in range(80):
@@ -141,7 +142,7 @@ def test_a_mouth_that_is_put_back_as_it_was_lies_where_it_was(people, canonical,
     before, after = (cv2.GaussianBlur(image, (0, 0), (x1 - x0) / 12)[y0:y1, x0:x1].astype(float) for image in (person.image, frame))
     assert np.abs(before - after).mean() < 4, "but for the detail that 96 pixels do not hold"
     shift, _ = cv2.phaseCorrelate(before.mean(2), after.mean(2))
-    assert np.hypot(*shift) < 0.02 * (x1 - x0) + 0.5
+    assert np.linalg.norm(shift) < 0.02 * (x1 - x0) + 0.5
 
 
 def test_the_upper_half_of_the_face_is_not_touched(people, canonical):
