@@ -99,6 +99,7 @@ class DuixEngine:
         try:
             audio_url, video_url = await upstream.exchange.offer(run.code, speech, clip)
             await self._submit(upstream, run, audio_url, video_url, options)
+            run.taken = True
             yield RunFacts({"backend": upstream.spec.name})
             async for progress in self._follow(upstream, run):
                 yield progress
@@ -106,8 +107,10 @@ class DuixEngine:
         finally:
             if run.at_work:
                 self._upstreams.give_up(upstream, run.code)
-            else:
+            elif run.taken:
                 self._upstreams.forget(upstream, run.code)
+            else:  # nothing to look into, and a busy service is asked again and again
+                await self._upstreams.forget_now(upstream, run.code)
 
     async def _submit(self, upstream: Upstream, run: _Run, audio_url: str, video_url: str, options: DuixOptions) -> None:
         run.at_work = True  # as soon as the request is on its way: its answer may be lost
@@ -181,6 +184,7 @@ class _Run:
     """A task at a service."""
 
     code: str
+    taken: bool = False  # by the service, ever
     at_work: bool = False  # as far as is known
     told: bool = False  # whether the service has said how it ended
 

@@ -94,13 +94,17 @@ class SharedFolder:
                     "the Duix service says that the video is there, and it is not in the shared folder: is DUIX_DATA_DIR its?"
                 )
             await asyncio.sleep(LOOK_S)
-        if path.stat().st_size > self._config.max_result_bytes:
+        if _size_of(path) > self._config.max_result_bytes:
             raise MediaTooLarge("the video is longer than is taken: ATELIER_DUIX__MAX_RESULT_BYTES")
-        await asyncio.to_thread(shutil.copyfile, path, destination)
+        try:
+            await asyncio.to_thread(shutil.copyfile, path, destination)
+        except OSError as error:
+            log.warning("shared folder refuses", extra=fields(action="duix_folder_refused", reason=str(error)))
+            raise OutputsLost("the video cannot be read from the folder shared with the Duix service") from None
 
     async def written_bytes(self, code: str) -> int:
         """See :class:`Exchange`."""
-        return await asyncio.to_thread(lambda: sum(path.stat().st_size for path in self._files(code)))
+        return await asyncio.to_thread(lambda: sum(map(_size_of, self._files(code))))
 
     async def remove(self, code: str) -> None:
         """See :class:`Exchange`."""
@@ -210,6 +214,13 @@ class OfferServer:
         if entry is None or not entry[1].is_file():
             raise web.HTTPNotFound
         return web.FileResponse(entry[1])
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # the service has just removed it
 
 
 def _remove(path: Path) -> None:

@@ -168,6 +168,10 @@ class Upstreams:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.cleanup_delay_s):
                 await self._closing.wait()
+        await self.forget_now(upstream, code)
+
+    async def forget_now(self, upstream: Upstream, code: str) -> None:
+        """Remove the files of a task that has ended, or that no service took."""
         await upstream.exchange.remove(code)
         self._known.discard(code)
 
@@ -226,7 +230,7 @@ class Upstreams:
                 upstream.dead = False
         except BackendLost as error:
             upstream.healthy = False
-            if upstream.dead:  # it is being restarted
+            if upstream.dead and not isinstance(error, UpstreamDead):  # it is being restarted
                 upstream.dead, upstream.rests_until = False, 0.0
             if was:
                 log.warning("Duix service lost", extra=fields(action="duix_lost", backend=upstream.spec.name, reason=str(error)))

@@ -30,8 +30,8 @@
     │   ├── StoreSuperseded           store_superseded
     │   ├── FetchFailed               fetch_failed
     │   ├── UploadFailed              upload_failed
-    │   ├── BackendLost               backend_lost             a ComfyUI server forgot the prompt, died or was cut off
-    │   ├── BackendUnavailable        backend_unavailable      no ComfyUI server takes the job now
+    │   ├── BackendLost               backend_lost             a ComfyUI or Duix server forgot the job, died or was cut off
+    │   ├── BackendUnavailable        backend_unavailable      no ComfyUI or Duix server takes the job now
     │   └── OutputsLost               outputs_lost             computed, but gone before they could be taken out
     ├── EngineFailed                  engine_failed            a fault of ours while computing
     ├── ComfyNodeFailed               comfy_node_failed        a node of the workflow raised
@@ -331,13 +331,13 @@ class UploadFailed(Unavailable):
 
 
 class BackendLost(Unavailable):
-    """A ComfyUI server forgot the prompt, died or was cut off while it had the job."""
+    """A ComfyUI or Duix server forgot the job, died or was cut off while it had it."""
 
     code = "backend_lost"
 
 
 class BackendUnavailable(Unavailable):
-    """No ComfyUI server takes the job now; the attempt is handed back and costs no try."""
+    """No ComfyUI or Duix server takes the job now; the attempt is handed back and costs no try."""
 
     code = "backend_unavailable"
 

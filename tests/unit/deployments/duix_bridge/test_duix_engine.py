@@ -95,6 +95,15 @@ async def test_a_busy_one_is_passed_over(bridge, services):
     assert (len(services[0].accepted), len(services[1].accepted)) == (0, 2)
 
 
+async def test_nothing_stays_in_the_folder_for_a_service_that_was_busy(config, services, tmp_path, media):
+    for service in services:
+        service.habits.stranger = True
+    async with running(config.model_copy(update={"cleanup_delay_s": 600.0}), tmp_path, media) as bridge:
+        with pytest.raises(BackendUnavailable):
+            await bridge.run(bridge.task())
+        assert left_behind(tmp_path) == []
+
+
 async def test_when_all_are_busy_the_job_goes_back_to_the_queue_and_is_taken_again_later(bridge, services):
     for service in services:
         service.habits.stranger = True
