@@ -21,12 +21,14 @@ from serve_app.client import Client
 
 if TYPE_CHECKING:
     from deployments.comfyui_bridge.config import ComfyConfig
+    from deployments.duix_bridge.config import DuixConfig, UpstreamSpec
+    from deployments.engines.face2face.config import Face2FaceConfig
     from deployments.jobs.model import BackendSpec
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 FSYNC_LIMIT_MS = 50.0  # a job is accepted after one fsync; a network disk may need longer and slows every submit
 FSYNC_SAMPLES = 20
-BACKEND_TIMEOUT_S = 5.0  # for a ComfyUI server to connect, and between two bytes: somebody waits
+BACKEND_TIMEOUT_S = 5.0  # for a ComfyUI or Duix server to connect, and between two bytes: somebody waits
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ def examine() -> Iterator[Finding]:
     yield check_disk(settings.data_dir)
     yield check_port(settings.host, settings.port, url_of(settings.host, settings.port))
     yield from check_comfyui(settings.comfyui)
+    yield from check_duix(settings.duix)
+    if settings.face2face.wav2lip is not None:
+        yield check_wav2lip(settings.face2face)
 
 
 def check_python(found: tuple[int, int]) -> Finding:
@@ -188,6 +193,48 @@ async def _ask(spec: BackendSpec) -> Finding:
     kind = "a fake backend, no model" if info.fake else "ComfyUI"
     waiting = len(queue.running) + len(queue.pending)
     return Finding("comfyui", ok=True, text=f"{spec.name} ({spec.url}): {kind}, version {info.version}, {waiting} in its queue")
+
+
+def check_duix(config: DuixConfig) -> list[Finding]:
+    """Look at the folder shared with each Duix service and ask each how it is; nothing where there is none."""
+    return asyncio.run(_ask_duix(config)) if config.upstreams else []
+
+
+async def _ask_duix(config: DuixConfig) -> list[Finding]:
+    patient = config.model_copy(update={"connect_timeout_s": BACKEND_TIMEOUT_S, "request_timeout_s": BACKEND_TIMEOUT_S})
+    return list(await asyncio.gather(*(_ask_one_duix(spec, patient) for spec in config.specs())))
+
+
+async def _ask_one_duix(spec: UpstreamSpec, config: DuixConfig) -> Finding:
+    from deployments.duix_bridge.client import DuixClient
+    from deployments.jobs.errors import BackendLost
+
+    if spec.data_dir is not None and not spec.data_dir.is_dir():
+        return Finding(
+            "duix", ok=False, text=f"the data folder {spec.data_dir} of {spec.name} is not there: mount it, or set DUIX_DATA_DIR"
+        )
+    client = DuixClient(spec, config)
+    try:
+        await client.probe()
+    except BackendLost as error:
+        return Finding("duix", ok=False, text=f"{error}: start the service on {spec.url}, or correct DUIX_INTERNAL_URL")
+    finally:
+        await client.close()
+    way = f"by {spec.data_dir}" if spec.data_dir else f"from {config.offer_url} and {spec.results}"
+    return Finding("duix", ok=True, text=f"{spec.name} ({spec.url}) answers; files go {way}")
+
+
+def check_wav2lip(config: Face2FaceConfig) -> Finding:
+    """Open the operator's Wav2Lip network."""
+    from deployments.engines.face2face.wav2lip import Wav2Lip
+    from deployments.jobs.errors import EngineFailed
+
+    assert config.wav2lip is not None, "only where one is set"
+    try:
+        network = Wav2Lip(config.wav2lip, config.session, config.wav2lip_batch)
+    except EngineFailed as error:
+        return Finding("wav2lip", ok=False, text=str(error))
+    return Finding("wav2lip", ok=True, text=f"{config.wav2lip.name}, {network.batch} frames at once")
 
 
 def to_sentence(error: ValueError) -> str:
