@@ -85,9 +85,16 @@ class Cluster:
         self.wait_until_ready()
 
     def redeploy(self, pool: Mapping[str, Any]) -> None:
-        """Deploy again with other options of the pool, which rolls its replicas."""
+        """Deploy again with other options of the pool, which rolls its replicas; returns when the ingress is a new one.
+
+        The old one answers until the new application is built, and a request that is in it when it stops may be lost.
+        """
+        title = "ray::ServeReplica:atelier:Ingress"
+        before = set(self.pids(title))
         self._pool |= pool
         self.deploy()
+        wait_until(lambda: (now := set(self.pids(title))) and not now & before, START_TIMEOUT_S, "the ingress is not rolled", self.status)
+        self.wait_until_ready()
 
     def python(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a script as another job of this cluster."""
