@@ -27,7 +27,7 @@ class WorkFolder:
     """A locked folder; the kernel frees the lock with the process, however it ends."""
 
     def __init__(self, root: Path, owner: str) -> None:
-        """Make the folder and remove those of dead processes.
+        """Make the folder.
 
         Args:
             root: on a disk of this machine, shared by its workers.
@@ -38,7 +38,6 @@ class WorkFolder:
         with _locked(root):
             self.path.mkdir(exist_ok=True)
             self._lock = _try_lock(self.path)
-        remove_dead(root)
 
     def close(self) -> None:
         """Unlock; the folder is then the next process's to remove."""
@@ -47,7 +46,7 @@ class WorkFolder:
 
 
 def remove_dead(root: Path) -> Swept:
-    """Remove the folders of dead processes."""
+    """Remove the folders of dead processes; the sweep of each worker does, at its start and from time to time."""
     total = Swept()
     with _locked(root):
         for folder in root.iterdir():
