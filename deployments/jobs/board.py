@@ -102,7 +102,7 @@ class Board:
         self._held_back.pop(job.id, None)  # no progress after the end
         if job.attempts:
             self._ended(job)
-        if job.status is JobStatus.QUEUED:
+        if job.status is JobStatus.QUEUED or job.coalesce_key is not None:  # its end lets the newest of its session leave
             self.wake(job.pool)
 
     def end_lease(self, job_id: str) -> None:
@@ -170,8 +170,18 @@ class Board:
             self._events.extend([self._progress_event(job, progress)])
 
     def _progress_event(self, job: Job, progress: Progress) -> JobEvent:
-        at = self._clock.time()
-        return JobEvent(self._give_number(), EventType.PROGRESS, job.id, job.tenant, at, JobStatus.RUNNING, job.attempt, progress)
+        return JobEvent(
+            id=self._give_number(),
+            type=EventType.PROGRESS,
+            job_id=job.id,
+            tenant=job.tenant,
+            at=self._clock.time(),
+            status=JobStatus.RUNNING,
+            attempt=job.attempt,
+            progress=progress,
+            coalesce_key=job.coalesce_key,
+            coalesce_seq=job.coalesce_seq,
+        )
 
     def _give_number(self) -> EventId:
         assert self._numbers is not None, "open() comes first"

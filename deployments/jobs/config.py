@@ -21,6 +21,9 @@ class StoreConfig(BaseModel):
     stall_s: float = Field(300.0, gt=0, description="a job that makes no progress for so long fails, though its worker lives")
     retry_backoff_s: float = Field(2.0, ge=0, description="wait before the first retry of a failed attempt; doubles, up to a minute")
     max_queued: int = Field(10_000, gt=0, description="waiting jobs that a pool admits; one more is answered 429")
+    sessions: int = Field(
+        32, gt=0, description="drawing sessions that are admitted at once; each more makes all of them slower. One more is told its place"
+    )
     janitor_period_s: float = Field(0.5, gt=0, description="how often leases and time-outs are looked at")
     events_kept: int = Field(20_000, gt=0, description="newest events in memory; a reader further behind reads the snapshots again")
 

@@ -202,7 +202,18 @@ class Database:
 
     def _event(self, job: Job, error: JobError | None, now: float) -> JobEvent:
         self._n += 1
-        return JobEvent(EventId(self.epoch, self._n), EventType.STATE, job.id, job.tenant, now, job.status, job.attempt, None, error)
+        return JobEvent(
+            id=EventId(self.epoch, self._n),
+            type=EventType.STATE,
+            job_id=job.id,
+            tenant=job.tenant,
+            at=now,
+            status=job.status,
+            attempt=job.attempt,
+            error=error,
+            coalesce_key=job.coalesce_key,
+            coalesce_seq=job.coalesce_seq,
+        )
 
     def _check_epoch(self, connection: sa.Connection) -> None:
         newest = connection.execute(sa.select(META.c.epoch).with_for_update()).scalar_one()

@@ -18,12 +18,16 @@
     │   ├── JobNotFound               job_not_found
     │   ├── FileNotFound              file_not_found
     │   ├── WorkflowNotFound          workflow_not_found
-    │   └── BackendNotFound           backend_not_found
+    │   ├── BackendNotFound           backend_not_found
+    │   ├── SessionNotFound           session_not_found
+    │   ├── NoResultYet               no_result_yet
+    │   └── StyleNotFound             style_not_found
     ├── Conflict                      conflict                 the state of the thing forbids it
     │   ├── JobExists                 job_exists               same id, another payload
     │   ├── JobNotTerminal            job_not_terminal
     │   └── NameTaken                 name_taken               by something shipped or configured that cannot be replaced
     ├── QueueFull                     queue_full
+    │   └── SessionsFull              sessions_full            as many people draw as are admitted at once
     ├── DiskFull                      disk_full                less is free than the operator's floor
     ├── Unavailable                   unavailable              may pass by itself: worth another try
     │   ├── StoreUnavailable          store_unavailable
@@ -229,6 +233,31 @@ class BackendNotFound(NotFound):
         return f"there is no backend {self.name}: GET /v1/admin/backends lists them"
 
 
+class SessionNotFound(NotFound):
+    """No drawing session has this id, or not any more."""
+
+    code = "session_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(session_id)
+        self.session_id = session_id
+
+    def __str__(self) -> str:
+        return "there is no such session: it has sent no sketch yet, or it was idle for so long that it has ended; send a sketch to begin"
+
+
+class NoResultYet(NotFound):
+    """The session's first picture is not ready."""
+
+    code = "no_result_yet"
+
+
+class StyleNotFound(NotFound):
+    """No style has this name."""
+
+    code = "style_not_found"
+
+
 class Conflict(ServiceError):
     """The state of the thing forbids the request."""
 
@@ -282,6 +311,21 @@ class QueueFull(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.limit} jobs already wait for the {self.pool} pool: try again in {self.retry_after_s} s"
+
+
+class SessionsFull(QueueFull):
+    """As many sessions are active as are admitted at once."""
+
+    code = "sessions_full"
+    retryable = True
+
+    def __init__(self, place: int) -> None:
+        ServiceError.__init__(self, place)
+        self.place = place
+        self.retry_after_s = 2
+
+    def __str__(self) -> str:
+        return f"full: as many people draw as this service admits at once; you are number {self.place} in line, so keep trying"
 
 
 class DiskFull(ServiceError):

@@ -60,6 +60,8 @@ class JobEvent:
     attempt: int
     progress: Progress | None = None
     error: JobError | None = None  # why it failed, or why the attempt before did when it is queued again
+    coalesce_key: str | None = None  # of the job: whoever follows a session need not know its jobs
+    coalesce_seq: int | None = None
 
     @property
     def terminal(self) -> bool:

@@ -143,7 +143,8 @@ class NewJob:
     timeout_s: float = 3600.0  # running time of one attempt
     not_before: float | None = None
     idempotency_key: str | None = None
-    coalesce_key: str | None = None
+    coalesce_key: str | None = None  # set: see deployments.jobs.sessions
+    coalesce_seq: int | None = None
     parent_id: str | None = None
     retry_of: str | None = None
     estimate_s: float | None = None
@@ -172,6 +173,7 @@ class Job:
     finished_at: float | None
     idempotency_key: str | None
     coalesce_key: str | None
+    coalesce_seq: int | None  # of the request under that key
     parent_id: str | None
     retry_of: str | None
     estimate_s: float | None
@@ -221,6 +223,7 @@ class Claim:
     owner: str
     capabilities: frozenset[str] = frozenset()
     wait_s: float = 10.0  # long poll
+    computed: frozenset[str] = frozenset()  # jobs of this owner that only upload: they keep no newer one of their session waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +323,20 @@ class ScalingDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class StrokeStats:
+    """The figures of drawing, over all ingress replicas, since the store began."""
+
+    received: int
+    dropped: int  # a newer sketch came before they were computed
+    skipped: int  # they looked like the one before
+    refused: int
+    to_preview_p50_s: float | None  # arrival of a sketch to the first preview of it, or of a newer one; over the newest ones
+    to_preview_p95_s: float | None
+    to_result_p50_s: float | None
+    to_result_p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Counts for people; cheap to compute."""
 
@@ -333,3 +350,4 @@ class Stats:
     wait_p95_s: float | None
     run_p50_s: float | None  # first claim to end
     run_p95_s: float | None
+    drawing: StrokeStats | None = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
-from statistics import quantiles
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
 from deployments.jobs.errors import FileNotFound, IdempotencyConflict, InvalidInput, JobExists, JobNotFound
 from deployments.jobs.events import JobEvent
 from deployments.jobs.model import Claim, FileRecord, Job, JobPage, JobQuery, JobStatus, NewJob, Repeat
+from deployments.jobs.percentiles import p50_p95
 from deployments.jobs.tables import (
     EVENTS,
     FILES,
@@ -101,7 +101,7 @@ def select_next(connection: sa.Connection, claim: Claim, now: float) -> Job | No
     """Return the queued job that leaves next: priority, then age."""
     query = (
         sa.select(JOBS)
-        .where(_queued_in(claim.pool), _may_run(now), _offered_by(claim))
+        .where(_queued_in(claim.pool), _may_run(now), _offered_by(claim), _is_next_of_its_session(claim.computed))
         .order_by(JOBS.c.priority.desc(), JOBS.c.seq)
         .limit(1)
     )
@@ -127,7 +127,8 @@ def queue_figures(connection: sa.Connection, pool: str, now: float) -> tuple[int
     # A job waits from its creation, or from the moment its delay ended.
     since = sa.func.coalesce(JOBS.c.not_before, JOBS.c.created_at)
     figures = (sa.func.count(), sa.func.min(since), sa.func.count(JOBS.c.estimate_s), sa.func.sum(JOBS.c.estimate_s))
-    count, oldest, estimated, estimate_s = connection.execute(sa.select(*figures).where(_queued_in(pool), _may_run(now))).one()
+    waiting = sa.select(*figures).where(_queued_in(pool), _may_run(now), _is_next_of_its_session())
+    count, oldest, estimated, estimate_s = connection.execute(waiting).one()
     return count, max(0.0, now - oldest) if oldest is not None else 0.0, estimated, estimate_s or 0.0
 
 
@@ -237,18 +238,9 @@ def duration_percentiles(connection: sa.Connection, tenant: str) -> Mapping[str,
     )
     rows = [(r.created_at, r.attempts[0]["started_at"], r.finished_at) for r in connection.execute(query) if r.attempts]
     return {
-        "wait": _p50_p95([started - created for created, started, _ in rows]),
-        "run": _p50_p95([finished - started for _, started, finished in rows]),
+        "wait": p50_p95([started - created for created, started, _ in rows]),
+        "run": p50_p95([finished - started for _, started, finished in rows]),
     }
-
-
-def _p50_p95(values: list[float]) -> tuple[float | None, float | None]:
-    if not values:
-        return None, None
-    if len(values) == 1:
-        return values[0], values[0]
-    cuts = quantiles(values, n=20, method="inclusive")
-    return cuts[9], cuts[18]
 
 
 def _row_of_key(connection: sa.Connection, tenant: str, key: str) -> sa.RowMapping | None:
@@ -262,6 +254,18 @@ def _queued_in(pool: str) -> sa.ColumnElement[bool]:
 
 def _offered_by(claim: Claim) -> sa.ColumnElement[bool]:
     return sa.or_(JOBS.c.requires.is_(None), JOBS.c.requires.in_(sorted(claim.capabilities)))
+
+
+def _is_next_of_its_session(computed: Collection[str] = ()) -> sa.ColumnElement[bool]:
+    """Whether no job of the same session runs; those that are ``computed`` count no more."""
+    other = JOBS.alias()
+    running = sa.select(other.c.id).where(
+        other.c.tenant == JOBS.c.tenant,
+        other.c.coalesce_key == JOBS.c.coalesce_key,
+        other.c.status == JobStatus.RUNNING.value,
+        other.c.id.not_in(sorted(computed)),
+    )
+    return sa.or_(JOBS.c.coalesce_key.is_(None), ~running.exists())
 
 
 def _may_run(now: float) -> sa.ColumnElement[bool]:

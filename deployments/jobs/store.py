@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from deployments.jobs import queries, transitions
+from deployments.jobs import queries, session_table, transitions
+from deployments.jobs.admission import Admission
 from deployments.jobs.backend_desk import BackendDesk
 from deployments.jobs.backend_leases import BackendWatch
 from deployments.jobs.board import Board
@@ -53,6 +54,8 @@ from deployments.jobs.model import (
     Verdict,
 )
 from deployments.jobs.ports import Clock, Metrics, NoMetrics, SystemClock
+from deployments.jobs.session_shelf import SessionShelf
+from deployments.jobs.stroke_log import StrokeLog
 from deployments.jobs.tables import file_of_artifact
 from deployments.jobs.workflow_shelf import WorkflowShelf
 
@@ -63,11 +66,11 @@ DECISIONS_KEPT = 100  # per pool: enough to see the last burst come and go
 WITHDRAWN_KEPT = 1000  # draining replicas, whose names never come again; they are gone long before so many others have come
 
 
-class SqlJobStore(FileShelf, WorkflowShelf, BackendDesk):
+class SqlJobStore(SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
     """Implements the stores of :mod:`deployments.jobs.ports` over SQLite or PostgreSQL.
 
-    ``JobStore`` and ``Previews`` are here, but for the files; those, ``WorkflowStore`` and ``BackendRegistry`` are inherited, each
-    from a room of its own.
+    ``JobStore`` and ``Previews`` are here, but for the files; those, ``SessionStore``, ``WorkflowStore`` and ``BackendRegistry`` are
+    inherited, each from a room of its own.
     """
 
     def __init__(self, config: StoreConfig, clock: Clock | None = None, metrics: Metrics | None = None) -> None:
@@ -80,6 +83,8 @@ class SqlJobStore(FileShelf, WorkflowShelf, BackendDesk):
         self._withdrawn: deque[str] = deque(maxlen=WITHDRAWN_KEPT)
         self._backend_watch = BackendWatch(config.lease_s, self._clock.monotonic())
         self._turns = ClaimTurns()
+        self._admission = Admission(config.sessions)
+        self._strokes = StrokeLog()
         self._swept_at = self._clock.monotonic()
         self._janitor: asyncio.Task[None] | None = None
 
@@ -305,6 +310,7 @@ class SqlJobStore(FileShelf, WorkflowShelf, BackendDesk):
             wait_p95_s=percentiles["wait"][1],
             run_p50_s=percentiles["run"][0],
             run_p95_s=percentiles["run"][1],
+            drawing=self._strokes.stats(),
         )
 
     async def record_scaling(self, decision: ScalingDecision) -> None:
@@ -372,6 +378,8 @@ class SqlJobStore(FileShelf, WorkflowShelf, BackendDesk):
         return self._apply(tx, job, error)
 
     def _apply(self, tx: Transaction, job: Job, error: JobError | None = None, **columns: str) -> Job:
+        if job.status is JobStatus.QUEUED and job.coalesce_key is not None and session_table.waits(tx.connection, job):
+            job, error = transitions.supersede(job, now=tx.now), None
         queries.update_job(tx.connection, job, **columns)
         tx.emit(job, error)
         tx.after_commit(partial(self._board.moved, job))

@@ -20,6 +20,9 @@ META = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),  # rises at every start; only the newest store writes
 )
 
+_OF_SESSIONS = sa.text("coalesce_key IS NOT NULL")
+_WAITING = sa.text("coalesce_key IS NOT NULL AND status = 'queued'")
+
 JOBS = sa.Table(
     "jobs",
     METADATA,
@@ -43,6 +46,7 @@ JOBS = sa.Table(
     sa.Column("finished_at", sa.Float(53)),
     sa.Column("idempotency_key", sa.String(255)),
     sa.Column("coalesce_key", sa.String(255)),
+    sa.Column("coalesce_seq", sa.BigInteger),
     sa.Column("parent_id", sa.String(36)),
     sa.Column("retry_of", sa.String(36)),
     sa.Column("estimate_s", sa.Float),
@@ -62,6 +66,9 @@ JOBS = sa.Table(
     sa.Index("ix_jobs_listing", "tenant", "seq"),
     sa.Index("ix_jobs_listing_by_status", "tenant", "status", "seq"),
     sa.Index("ix_jobs_claim_id", "claim_id"),
+    sa.Index("ix_jobs_session", "tenant", "coalesce_key", "coalesce_seq", sqlite_where=_OF_SESSIONS, postgresql_where=_OF_SESSIONS),
+    sa.Index("ix_jobs_session_ended", "finished_at", sqlite_where=_OF_SESSIONS, postgresql_where=_OF_SESSIONS),
+    sa.Index("uq_jobs_session_waiting", "tenant", "coalesce_key", unique=True, sqlite_where=_WAITING, postgresql_where=_WAITING),
     sqlite_autoincrement=True,  # a deleted job's number is never used again, or a cursor would show a new job in an old place
 )
 
@@ -184,6 +191,7 @@ def job_of_row(row: sa.RowMapping) -> Job:
         finished_at=row["finished_at"],
         idempotency_key=row["idempotency_key"],
         coalesce_key=row["coalesce_key"],
+        coalesce_seq=row["coalesce_seq"],
         parent_id=row["parent_id"],
         retry_of=row["retry_of"],
         estimate_s=row["estimate_s"],

@@ -99,6 +99,11 @@ def fail(
     return replace(_end(job, JobStatus.FAILED, record, now), error=error, timings=dict(timings), outputs=tuple(outputs))
 
 
+def supersede(job: Job, *, now: float) -> Job:
+    """End a job that goes back to the queue where a newer one of its session waits already."""
+    return _end(job, JobStatus.CANCELLED, None, now)
+
+
 def lose(job: Job, *, now: float, heard: bool) -> Job:
     """End an attempt whose lease ran out.
 

@@ -16,7 +16,7 @@ def job(status: JobStatus = JobStatus.QUEUED, **changes) -> Job:
     values = {
         "id": "j", "tenant": "default", "kind": "faceswap", "pool": "faceswap", "spec": {}, "requires": None, "status": status, "attempt": 0,
         "max_attempts": 3, "priority": 0, "timeout_s": 60.0, "created_at": 0.0, "not_before": None, "started_at": None, "finished_at": None,
-        "idempotency_key": None, "coalesce_key": None, "parent_id": None, "retry_of": None, "estimate_s": None, "webhook": None, "labels": {},
+        "idempotency_key": None, "coalesce_key": None, "coalesce_seq": None, "parent_id": None, "retry_of": None, "estimate_s": None, "webhook": None, "labels": {},
         "cancel_requested": False, "owner": None, "lease_until": None, "progress": None, "outputs": (), "error": None, "attempts": (), "timings": {},
     }  # fmt: skip
     return Job(**(values | changes))

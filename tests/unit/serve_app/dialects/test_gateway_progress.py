@@ -13,7 +13,7 @@ from serve_app.dialects.gateway_progress import ExecutionMessages, ended_message
 PICTURE = Artifact("file-1", "job-1_9_1.png", "image/png", "local://x", 10, "00", comfy_node="9")
 JOB = Job(
     id="job-1", tenant="default", kind="comfyui", pool="comfyui", spec={}, requires=None, status=JobStatus.SUCCEEDED, attempt=1, max_attempts=3,
-    priority=0, timeout_s=10, created_at=1.0, not_before=None, started_at=2.0, finished_at=3.0, idempotency_key=None, coalesce_key=None,
+    priority=0, timeout_s=10, created_at=1.0, not_before=None, started_at=2.0, finished_at=3.0, idempotency_key=None, coalesce_key=None, coalesce_seq=None,
     parent_id=None, retry_of=None, estimate_s=None, webhook=None, labels={}, cancel_requested=False, owner=None, lease_until=None, progress=None,
     outputs=(PICTURE,), error=None, attempts=(), timings={},
 )  # fmt: skip
