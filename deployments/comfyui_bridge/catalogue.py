@@ -1,19 +1,18 @@
 """Workflows by name: those of a folder, which ship and are read-only, and those that clients upload, which lie in the job store.
 
-The folder is looked at again before each use, at most once a second: a file that is dropped in appears without a restart, a broken one
-is reported and hides none of the others. Uploads are seen by every ingress replica at once, because each reads them from the store.
+Uploads are seen by every ingress replica at once, because each reads them from the store.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.comfyui_bridge.workflow_folder import WorkflowFolder
 from deployments.engines.comfyui.bind import binding_problems
 from deployments.engines.comfyui.graph import check_graph, detect_format, unwrap
 from deployments.engines.comfyui.object_info import ObjectInfo
@@ -21,18 +20,13 @@ from deployments.engines.comfyui.workflow_file import (
     FileProblem,
     WorkflowFile,
     WorkflowMeta,
-    load_workflow_folder,
     read_meta,
     workflow_name,
 )
 from deployments.jobs.errors import InvalidInput, NameTaken, WorkflowInvalid, WorkflowNotFound
-from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.model import JsonObject, StoredWorkflow
 from deployments.jobs.ports import WorkflowStore
 
-log = get_logger(__name__)
-
-LOOK_S = 1.0
 MAX_GRAPH_BYTES = 2**20  # as JSON: the largest public templates have half of it
 
 
@@ -56,13 +50,8 @@ class WorkflowCatalogue:
     """Finds, lists, stores and removes workflows."""
 
     def __init__(self, folder: Path, store: WorkflowStore) -> None:
-        self._folder = folder
+        self._folder = WorkflowFolder(folder)
         self._store = store
-        self._files: dict[str, WorkflowFile] = {}
-        self._problems: tuple[FileProblem, ...] = ()
-        self._seen: frozenset[tuple[str, int, int]] | None = None
-        self._looked_at = -LOOK_S
-        self._lock = asyncio.Lock()
 
     async def find(self, tenant: str, name: str) -> NamedWorkflow:
         """Return a workflow by ``name``, or a version of an uploaded one by ``name@3``.
@@ -84,9 +73,9 @@ class WorkflowCatalogue:
 
     async def list_all(self, tenant: str) -> list[NamedWorkflow]:
         """Return every workflow of a tenant by name, shipped ones first."""
-        shipped = [_of_file(file) for file in (await self._shipped()).values()]
-        uploaded = [_of_stored(stored) for stored in await self._store.list_workflows(tenant) if stored.name not in self._files]
-        return shipped + uploaded
+        shipped = await self._shipped()
+        uploaded = [_of_stored(stored) for stored in await self._store.list_workflows(tenant) if stored.name not in shipped]
+        return [_of_file(file) for file in shipped.values()] + uploaded
 
     async def shipped(self) -> list[NamedWorkflow]:
         """Return the workflows of the folder."""
@@ -94,8 +83,7 @@ class WorkflowCatalogue:
 
     async def problems(self) -> tuple[FileProblem, ...]:
         """Return the files of the folder that could not be read."""
-        await self._shipped()
-        return self._problems
+        return (await self._folder.look()).problems
 
     async def put(self, tenant: str, name: str, document: JsonObject, meta: JsonObject, info: ObjectInfo | None) -> NamedWorkflow:
         """Store a workflow under a name; a new version when the name is known and something has changed.
@@ -124,21 +112,7 @@ class WorkflowCatalogue:
         await self._store.delete_workflow(tenant, name)
 
     async def _shipped(self) -> dict[str, WorkflowFile]:
-        async with self._lock:  # whoever comes during the first look must not find an empty folder
-            if time.monotonic() - self._looked_at >= LOOK_S:
-                seen = await asyncio.to_thread(_fingerprint, self._folder)
-                if seen != self._seen:
-                    await self._load()
-                    self._seen = seen
-                self._looked_at = time.monotonic()
-            return self._files
-
-    async def _load(self) -> None:
-        files, self._problems = await asyncio.to_thread(load_workflow_folder, self._folder)
-        self._files = {file.name: file for file in files}
-        log.info("workflows read", extra=fields(action="workflows_read", workflows=len(files), problems=len(self._problems)))
-        for problem in self._problems:
-            log.warning("workflow left out", extra=fields(action="workflow_left_out", file=problem.file, reason=problem.reason))
+        return (await self._folder.look()).files
 
 
 def _checked(document: JsonObject, meta: WorkflowMeta, kept: JsonObject, info: ObjectInfo | None) -> tuple[JsonObject, str]:
@@ -163,16 +137,3 @@ def _of_file(file: WorkflowFile) -> NamedWorkflow:
 
 def _of_stored(stored: StoredWorkflow) -> NamedWorkflow:
     return NamedWorkflow(stored.name, stored.version, stored.graph, read_meta(stored.meta), stored.created_at)
-
-
-def _fingerprint(folder: Path) -> frozenset[tuple[str, int, int]]:
-    """Return what tells whether a folder has changed: names, times and sizes."""
-    if not folder.is_dir():
-        return frozenset()
-    found = []
-    for path in folder.iterdir():
-        if path.suffix in {".json", ".yaml"}:
-            with contextlib.suppress(FileNotFoundError):  # removed in between
-                status = path.stat()
-                found.append((path.name, status.st_mtime_ns, status.st_size))
-    return frozenset(found)

@@ -73,12 +73,8 @@ class ComfyPlanner:
             WorkflowInvalid: ComfyUI would refuse it; names the nodes and inputs.
         """
         assert isinstance(spec, ComfySpec), "planners are registered by kind"
-        await self._check_backends(spec.options.backend_tags)
         workflow = await self._workflow(tenant, spec.workflow)
-        info = await self._descriptions.info(spec.options.backend_tags)
-        filled = await asyncio.to_thread(self._fill, workflow, spec, info)
-        files = await self._intake.find_files(tenant, file_names(filled.graph, info))
-        bound, outputs = await asyncio.to_thread(_checked, filled, files, workflow.meta, info)
+        bound, outputs, info = await self.bind(tenant, workflow, spec)
         stored = StoredSpec(
             workflow={"name": workflow.name, "version": workflow.version} if workflow.name else None,
             graph=bound.graph,
@@ -92,6 +88,23 @@ class ComfyPlanner:
         if len(json.dumps(made)) > MAX_SPEC_BYTES:
             raise InvalidInput(f"the graph of a job has at most {MAX_SPEC_BYTES // 2**20} MiB as JSON: put long texts into fewer nodes")
         return Plan(made, requirement_of(spec.options.backend_tags), spec.options.timeout_s)
+
+    async def bind(
+        self, tenant: str, workflow: NamedWorkflow, spec: ComfySpec
+    ) -> tuple[BoundGraph, tuple[str, ...] | None, ObjectInfo | None]:
+        """Put the inputs and overrides of a request into a workflow (``spec.workflow`` is not looked at) and check the outcome.
+
+        Returns:
+            The graph, the nodes whose outputs are wanted (None: all), and what is known of the nodes.
+
+        Raises:
+            ServiceError: as :meth:`plan`, but for what concerns the media, which nobody has looked at.
+        """
+        await self._check_backends(spec.options.backend_tags)
+        info = await self._descriptions.info(spec.options.backend_tags)
+        filled = await asyncio.to_thread(self._fill, workflow, spec, info)
+        files = await self._intake.find_files(tenant, file_names(filled.graph, info))
+        return *await asyncio.to_thread(_checked, filled, files, workflow.meta, info), info
 
     async def to_graph(self, document: JsonObject, tags: tuple[str, ...] = ()) -> tuple[PromptGraph, ObjectInfo | None]:
         """Return a workflow of either format as an API graph, and what is known of the nodes."""

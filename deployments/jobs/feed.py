@@ -3,6 +3,7 @@
 ::
 
     JobStore ──events(after, wait_s)──▶ EventFeed ──offer──▶ Subscription (one per SSE, WebSocket or waiting request)
+                                            │  └────hear───▶ SessionReader (one per WebSocket of a drawing session)
                                             └──history(job_id), at the start of a subscription and after a gap
 
 One long poll for the whole replica, whatever the number of readers: 200 readers of one job hear of a change within 10 ms,
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable
-from typing import Self
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from itertools import chain
+from typing import Protocol, Self
 
 from deployments.jobs.errors import JobNotFound, StoreUnavailable
 from deployments.jobs.events import EventBatch, EventId, EventType, JobEvent
@@ -142,6 +144,19 @@ class Subscription:
         return self._progress.pop(progress.job_id)
 
 
+class SessionReader(Protocol):
+    """Hears of the jobs of one session, whichever they are. It reads what there was before from the store itself."""
+
+    def hear(self, event: JobEvent) -> None:
+        """Take an event; must not block."""
+
+    def miss(self) -> None:
+        """Events may be missing here: read the session again."""
+
+    def close(self) -> None:
+        """Nothing more will come from this feed."""
+
+
 class EventFeed:
     """Reads the store's feed once and fans it out."""
 
@@ -159,6 +174,7 @@ class EventFeed:
         self._connected = False
         self._closing = False  # a cancellation alone may be lost: asyncio.wait_for of Python 3.11 can swallow one
         self._subscriptions: set[Subscription] = set()
+        self._sessions: defaultdict[tuple[str, str], set[SessionReader]] = defaultdict(set)  # by (tenant, key): others' cost them nothing
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -176,6 +192,8 @@ class EventFeed:
         self._closing = True
         for subscription in self._subscriptions:
             subscription.close()
+        for reader in self._session_readers():
+            reader.close()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -207,6 +225,22 @@ class EventFeed:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+
+    @contextlib.asynccontextmanager
+    async def follow_session(self, tenant: str, key: str, reader: SessionReader) -> AsyncIterator[None]:
+        """Offer a reader every event of the jobs under a coalesce key, from now on.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        await self._first_position()
+        self._sessions[tenant, key].add(reader)
+        try:
+            yield
+        finally:
+            self._sessions[tenant, key].discard(reader)
+            if not self._sessions[tenant, key]:
+                del self._sessions[tenant, key]
 
     async def _first_position(self) -> None:
         try:
@@ -242,10 +276,18 @@ class EventFeed:
         for event in batch.events:
             for subscription in self._subscriptions:
                 subscription.offer(event)
+            if event.coalesce_key is not None:
+                for reader in self._sessions.get((event.tenant, event.coalesce_key), ()):
+                    reader.hear(event)
+
+    def _session_readers(self) -> Iterator[SessionReader]:
+        return chain.from_iterable(tuple(self._sessions.values()))
 
     async def _read_again(self) -> None:
         """Replay from the histories what the feed missed; a second time does no harm."""
         log.info("event feed has a gap", extra=fields(action="feed_gap", readers=len(self._subscriptions)))
+        for reader in self._session_readers():
+            reader.miss()
         histories: Histories = {}
         for subscription in tuple(self._subscriptions):
             await self._replay_known(subscription, self._position, histories)

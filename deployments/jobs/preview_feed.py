@@ -4,6 +4,7 @@
 
     JobStore ──previews(job_ids, after, wait_s)──▶ PreviewFeed ──offer──▶ Viewing (one per WebSocket that asked for pictures)
                                                        EventFeed ──offer──▶ └─ Subscription, whose events go first
+                                                   PreviewFeed ──offer──▶ another PreviewReader, such as a drawing session's
 
 One long poll over all jobs that somebody looks at; while nobody looks nothing is asked, and then the workers send no pictures either.
 A picture is worth nothing once there is a newer one: each reader has at most one of each job waiting.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterator
-from typing import Self
+from typing import Protocol, Self
 
 from deployments.jobs.errors import InvalidInput
 from deployments.jobs.events import JobEvent
@@ -29,6 +30,17 @@ POLL_S = 1.0  # a job that somebody begins to look at is asked for when the runn
 PACE_S = 0.05  # between two polls that brought something: many jobs at once share an answer instead of each having one
 ANSWER_GRACE_S = 5.0  # a poll that takes this much longer than it may is a store that is gone
 BACKOFF_S = (0.1, 5.0)  # first and longest pause after a poll that failed
+
+
+class PreviewReader(Protocol):
+    """Somebody who looks at jobs."""
+
+    @property
+    def job_ids(self) -> Collection[str]:
+        """The jobs that may still have previews."""
+
+    def offer_preview(self, preview: Preview) -> None:
+        """Take a preview of any job; must not block."""
 
 
 class Viewing:
@@ -60,7 +72,7 @@ class Viewing:
         """As :attr:`Subscription.cut_off`."""
         return self._events.cut_off
 
-    def offer(self, preview: Preview) -> None:
+    def offer_preview(self, preview: Preview) -> None:
         """Take a preview of the feed, in place of one that waits."""
         if preview.job_id in self._open and preview.n > self._seen.get(preview.job_id, 0):
             self._seen[preview.job_id] = preview.n
@@ -103,9 +115,11 @@ class PreviewFeed:
         self._store = store
         self._poll_s = poll_s
         self._position = 0
-        self._viewings: set[Viewing] = set()
+        self._readers: set[PreviewReader] = set()
         self._new: set[str] = set()  # jobs that a reader has just begun to look at: it has not seen their newest picture
         self._somebody = asyncio.Event()
+        self._changed = asyncio.Event()  # somebody looks at another job: a poll that does not know of it is not waited for
+        self._asking: set[asyncio.Task[tuple[Preview, ...]]] = set()  # such polls, until they end
         self._closing = False  # a cancellation alone may be lost: asyncio.wait_for of Python 3.11 can swallow one
         self._task: asyncio.Task[None] | None = None
 
@@ -121,6 +135,23 @@ class PreviewFeed:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        for task in self._asking:
+            task.cancel()
+
+    @contextlib.contextmanager
+    def show(self, reader: PreviewReader) -> Iterator[None]:
+        """Offer previews to a reader. Whenever it looks at another job it says so by :meth:`look`."""
+        self._readers.add(reader)
+        try:
+            yield
+        finally:
+            self._readers.discard(reader)
+
+    def look(self, job_ids: Collection[str]) -> None:
+        """Begin to look at jobs that a reader has just named."""
+        self._new |= set(job_ids)
+        self._somebody.set()
+        self._changed.set()
 
     @contextlib.contextmanager
     def view(self, events: Subscription, *, by_request: bool = False) -> Iterator[Viewing]:
@@ -136,13 +167,9 @@ class PreviewFeed:
         if events.job_ids is None:
             raise InvalidInput("previews are sent of named jobs only: add job_id, or leave out previews")
         viewing = Viewing(events, events.job_ids, by_request=by_request)
-        self._viewings.add(viewing)
-        self._new |= events.job_ids
-        self._somebody.set()
-        try:
+        with self.show(viewing):
+            self.look(events.job_ids)
             yield viewing
-        finally:
-            self._viewings.discard(viewing)
 
     async def _run(self) -> None:
         pause_s, longest_s = BACKOFF_S
@@ -157,7 +184,8 @@ class PreviewFeed:
                 pause_s = min(pause_s * 2, longest_s)
 
     async def _step(self) -> None:
-        watched = {job_id for viewing in self._viewings for job_id in viewing.job_ids}
+        self._changed.clear()
+        watched = {job_id for reader in self._readers for job_id in reader.job_ids}
         self._new &= watched
         if not watched:
             self._somebody.clear()
@@ -166,11 +194,32 @@ class PreviewFeed:
             self._publish(await self._ask(new, 0, 0.0))
             self._new -= new
             return
-        found = await self._ask(watched, self._position, self._poll_s)
-        self._publish(found)
-        if found:
-            self._position = max(preview.n for preview in found)
+        if await self._poll(watched):
             await asyncio.sleep(PACE_S)
+
+    async def _poll(self, watched: Collection[str]) -> bool:
+        """Show what is new of some jobs; False when there was nothing, or somebody began to look at another one first."""
+        asking = asyncio.create_task(self._ask(watched, self._position, self._poll_s))
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait({asking, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            if not asking.done():
+                self._asking.add(asking)
+                asking.add_done_callback(self._asked)
+        return asking.done() and self._take(asking.result())
+
+    def _take(self, found: tuple[Preview, ...]) -> bool:
+        self._publish(found)
+        self._position = max((self._position, *(preview.n for preview in found)))
+        return bool(found)
+
+    def _asked(self, task: asyncio.Task[tuple[Preview, ...]]) -> None:
+        """Show what a poll brings that nobody waits for any more."""
+        self._asking.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self._take(task.result())
 
     async def _ask(self, job_ids: Collection[str], after: int, wait_s: float) -> tuple[Preview, ...]:
         async with asyncio.timeout(wait_s + ANSWER_GRACE_S):
@@ -178,5 +227,5 @@ class PreviewFeed:
 
     def _publish(self, previews: Collection[Preview]) -> None:
         for preview in previews:
-            for viewing in self._viewings:
-                viewing.offer(preview)
+            for reader in self._readers:
+                reader.offer_preview(preview)

@@ -122,7 +122,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def catalogue(folder, monkeypatch):
-    monkeypatch.setattr("deployments.comfyui_bridge.catalogue.LOOK_S", 0.0)
+    monkeypatch.setattr("deployments.comfyui_bridge.workflow_folder.LOOK_S", 0.0)
     return WorkflowCatalogue(folder, Shelf())
 
 

@@ -97,8 +97,8 @@ async def test_viewing_gives_waiting_events_first_then_the_newest_picture_of_eac
     events = events_of("a", "b")
     viewing = Viewing(events, frozenset({"a", "b"}))
     for n in range(1, 100):
-        viewing.offer(picture("a", n))
-        viewing.offer(picture("b", 100 + n))
+        viewing.offer_preview(picture("a", n))
+        viewing.offer_preview(picture("b", 100 + n))
     events.offer(state(1))
     events.offer(progress(2))
     got = [await shown(viewing) for _ in range(4)]
@@ -108,17 +108,17 @@ async def test_viewing_gives_waiting_events_first_then_the_newest_picture_of_eac
 async def test_viewing_lets_an_event_overtake_a_picture_that_waited_before_it():
     events = events_of("a")
     viewing = Viewing(events, frozenset({"a"}))
-    viewing.offer(picture("a", 1))
+    viewing.offer_preview(picture("a", 1))
     events.offer(state(1))
     assert [await shown(viewing), await shown(viewing)] == [state(1), picture("a", 1)]
 
 
 async def test_viewing_never_shows_an_older_picture_after_a_newer_one():
     viewing = Viewing(events_of("a"), frozenset({"a"}))
-    viewing.offer(picture("a", 2))
+    viewing.offer_preview(picture("a", 2))
     assert await shown(viewing) == picture("a", 2)
     for n in (1, 2, 3):
-        viewing.offer(picture("a", n))
+        viewing.offer_preview(picture("a", n))
     assert await shown(viewing) == picture("a", 3)
 
 
@@ -126,8 +126,8 @@ async def test_viewing_lets_no_job_starve_whose_pictures_change_while_they_wait(
     viewing = Viewing(events_of("a", "b"), frozenset({"a", "b"}))
     got = []
     for n in range(1, 9):
-        viewing.offer(picture("a", 2 * n))
-        viewing.offer(picture("b", 2 * n + 1))
+        viewing.offer_preview(picture("a", 2 * n))
+        viewing.offer_preview(picture("b", 2 * n + 1))
         got.append((await shown(viewing)).job_id)
     assert got == ["a", "b"] * 4
 
@@ -135,11 +135,11 @@ async def test_viewing_lets_no_job_starve_whose_pictures_change_while_they_wait(
 async def test_viewing_shows_no_picture_of_a_job_that_has_ended():
     events = events_of("a", "b")
     viewing = Viewing(events, frozenset({"a", "b"}))
-    viewing.offer(picture("a", 1))
+    viewing.offer_preview(picture("a", 1))
     events.offer(state(1, JobStatus.SUCCEEDED))
     assert await shown(viewing) == state(1, JobStatus.SUCCEEDED)
-    viewing.offer(picture("a", 2))
-    viewing.offer(picture("b", 3))
+    viewing.offer_preview(picture("a", 2))
+    viewing.offer_preview(picture("b", 3))
     assert await shown(viewing) == picture("b", 3)
     assert set(viewing.job_ids) == {"b"}
 
@@ -151,7 +151,7 @@ async def test_viewing_ends_with_the_last_job_and_when_it_is_cut_off():
     assert [item async for item in viewing] == [state(1, JobStatus.FAILED)]
     assert not viewing.cut_off
     other = Viewing(events := events_of("b"), frozenset({"b"}))
-    other.offer(picture("b", 1))
+    other.offer_preview(picture("b", 1))
     events.close()
     assert [item async for item in other] == []
     assert other.cut_off
@@ -160,11 +160,11 @@ async def test_viewing_ends_with_the_last_job_and_when_it_is_cut_off():
 async def test_viewing_by_request_shows_one_picture_at_a_time_and_every_event():
     events = events_of("a")
     viewing = Viewing(events, frozenset({"a"}), by_request=True)
-    viewing.offer(picture("a", 1))
+    viewing.offer_preview(picture("a", 1))
     assert await shown(viewing) == picture("a", 1)
-    viewing.offer(picture("a", 2))
+    viewing.offer_preview(picture("a", 2))
     events.offer(state(1))
-    viewing.offer(picture("a", 3))
+    viewing.offer_preview(picture("a", 3))
     assert await shown(viewing) == state(1)
     waiting = asyncio.create_task(shown(viewing))
     for _ in range(3):
@@ -178,7 +178,7 @@ async def test_viewing_wakes_a_reader_that_waits():
     viewing = Viewing(events_of("a"), frozenset({"a"}))
     waiting = asyncio.create_task(shown(viewing))
     await asyncio.sleep(0)
-    viewing.offer(picture("a", 1))
+    viewing.offer_preview(picture("a", 1))
     assert await waiting == picture("a", 1)
 
 

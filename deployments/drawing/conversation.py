@@ -1,0 +1,361 @@
+"""One client of a session: what it draws goes in, and of what becomes of it always the newest comes out.
+
+::
+
+    offer(sketch) ─▶ the newest one that waits ─▶ DrawingDesk.submit, one at a time
+    EventFeed, PreviewFeed ─▶ the newest progress, preview and picture that wait ─▶ messages()
+
+Neither way grows behind something slow. A sketch that comes while the one before is being accepted takes the place of another that
+waits here; a picture that comes while the client is busy takes the place of an older one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from deployments.drawing.desk import DrawingDesk, picture_of
+from deployments.drawing.sketches import is_alike, read
+from deployments.drawing.stroke_watch import StrokeWatch
+from deployments.jobs.errors import JobNotFound, ServiceError, SessionsFull
+from deployments.jobs.events import EventType, JobEvent
+from deployments.jobs.logs import fields, get_logger
+from deployments.jobs.model import Artifact, Job, JobStatus, Preview
+
+if TYPE_CHECKING:  # codecs: an ingress in which nobody draws does without them
+    from deployments.engines.media.sketch import Sketch
+
+log = get_logger(__name__)
+
+ASK_AGAIN_S = 1.0  # how often a client without a seat asks for one
+MAX_STATES = 1000  # events that may wait for a client; one further behind reads the session again
+MAX_ANSWERS = 100  # the same of answers: whoever sends nonsense without reading gets the newest
+MAX_FOLLOWED = 100  # jobs of whose number a client's previews need to know
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A sketch as it arrived."""
+
+    data: bytes
+    style: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seq: int | None = None  # the client's number; None: the next one
+    force: bool = False  # draw it although it looks like the one before
+    arrived: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Processing:
+    """A sketch computes, or is about to."""
+
+    seq: int | None
+    progress: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A sketch is on disk."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A sketch will not be computed."""
+
+    seq: int | None
+    reason: str  # "unchanged" or "older"
+    newest_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A sketch, or what was sent for one, came to nothing."""
+
+    message: str
+    code: str
+    seq: int | None = None
+    place: int | None = None  # in the line of those who wait for a seat
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A preview."""
+
+    seq: int
+    preview: Preview
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A picture is ready."""
+
+    seq: int
+    job: Job
+    picture: Artifact
+
+
+Message = Processing | Accepted | Skipped | Failed | Shown | Completed
+
+
+class Conversation:
+    """A client on its WebSocket. Its methods are called on one event loop."""
+
+    def __init__(self, desk: DrawingDesk, watch: StrokeWatch, tenant: str, session_id: str) -> None:
+        self._desk = desk
+        self._watch = watch.client()
+        self._tenant = tenant
+        self._session_id = session_id
+        self._next: Offer | None = None
+        self._offered = asyncio.Event()
+        self._news = asyncio.Event()
+        self._answers: deque[Message] = deque(maxlen=MAX_ANSWERS)
+        self._states: deque[JobEvent] = deque()
+        self._progress: JobEvent | None = None
+        self._preview: Shown | None = None
+        self._completed: Completed | None = None
+        self._seq_of: OrderedDict[str, int] = OrderedDict()  # of the jobs that may have previews
+        self._missed = True  # whether the session has to be read
+        self._closed = False
+        self._shown_seq = 0
+        self._last: tuple[Sketch, str | None, Mapping[str, Any], int] | None = None  # newest that was accepted
+        self._failed_seq = 0
+        self._active_at = time.monotonic()
+        self._wants_previews = False
+        self.by_request = False  # pictures one at a time, each after request(): see Viewing in deployments.jobs.preview_feed
+        self._requested = True
+
+    # What a client says.
+
+    def offer(self, offer: Offer) -> None:
+        """Take a sketch, in place of one that waits here."""
+        self._active_at = time.monotonic()
+        self._watch.arrived(offer.arrived)
+        if self._next is not None:
+            self._watch.dropped()
+        self._next = offer
+        self._offered.set()
+
+    def answer(self, message: Message) -> None:
+        """Say something about what the client has sent."""
+        self._answers.append(message)
+        self._news.set()
+
+    def request(self) -> None:
+        """Take note that the client has shown a picture and would like another."""
+        self._requested = True
+        self._news.set()
+
+    def want_previews(self) -> None:
+        """Begin to look at what computes."""
+        self._wants_previews = True
+        self._desk.previews.look(self.job_ids)
+
+    # What the feeds say: SessionReader and PreviewReader.
+
+    @property
+    def job_ids(self) -> Collection[str]:
+        """The jobs whose previews are wanted."""
+        return tuple(self._seq_of) if self._wants_previews else ()
+
+    def hear(self, event: JobEvent) -> None:
+        """Take an event of this session."""
+        self._active_at = time.monotonic()
+        if event.type is EventType.PROGRESS:
+            self._progress = event
+        else:
+            self._states.append(event)
+            if len(self._states) > MAX_STATES:
+                self.miss()
+        self._news.set()
+
+    def offer_preview(self, preview: Preview) -> None:
+        """Take a preview of any job."""
+        seq = self._seq_of.get(preview.job_id)
+        if seq is not None and seq > self._shown_seq:
+            self._preview = Shown(seq, preview)
+            self._watch.previewed(seq)
+            self._news.set()
+
+    def miss(self) -> None:
+        """Take note that events are missing."""
+        self._states.clear()
+        self._missed = True
+        self._news.set()
+
+    def close(self) -> None:
+        """End: the feed ends, and the client is to come back to another replica."""
+        self._closed = True
+        self._news.set()
+
+    # The two directions.
+
+    async def submit_forever(self) -> None:
+        """Accept what is offered, the newest first and no other."""
+        while True:
+            await self._offered.wait()
+            self._offered.clear()
+            offer, self._next = self._next, None
+            if offer is not None:
+                await self._submit(offer)
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Yield what the client shall hear, for ever: until the feed closes or nobody has drawn for too long."""
+        with self._desk.previews.show(self):
+            while not self._closed:
+                self._news.clear()
+                for message in await self._ready():
+                    yield message
+                if not self._news.is_set() and await self._is_idle():
+                    yield Failed("nobody has drawn for a while, so this session has ended: open it again to go on", "session_expired")
+                    return
+
+    async def _is_idle(self) -> bool:
+        """Wait for news; whether none came for as long as a session may rest."""
+        rest_s = self._active_at + self._desk.config.idle_s - time.monotonic()
+        if rest_s <= 0:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(rest_s):
+                await self._news.wait()
+        return False
+
+    async def _ready(self) -> list[Message]:
+        """Return everything that can be said now: answers, then ends, then the newest picture and progress."""
+        found: list[Message] = []
+        if self._missed:
+            self._missed = False
+            await self._read_session()
+        while self._states:
+            found += [message for message in await self._of_state(self._states.popleft()) if message is not None]
+        found = [*self._take_answers(), *found]
+        if self._progress is not None:
+            event, self._progress = self._progress, None
+            found += self._of_progress(event)
+        picture = self._picture()
+        return found if picture is None else [*found, picture]
+
+    def _picture(self) -> Completed | Shown | None:
+        """Return the newest picture, a finished one before a preview, when the client wants one."""
+        if self._preview is not None and self._preview.seq <= self._shown_seq:
+            self._preview = None  # what it showed is done
+        if not self._requested or (self._completed is None and self._preview is None):
+            return None
+        self._requested = not self.by_request
+        if self._completed is not None:
+            completed, self._completed = self._completed, None
+            self._watch.completed(completed.seq)
+            return completed
+        shown, self._preview = self._preview, None
+        return shown
+
+    def _take_answers(self) -> Iterator[Message]:
+        while self._answers:
+            yield self._answers.popleft()
+
+    async def _read_session(self) -> None:
+        state = await self._desk.state(self._tenant, self._session_id)
+        if state is None:
+            return
+        for job in state.pending:
+            self._follow(job.id, job.coalesce_seq or 0)
+        if state.result is not None:
+            self._complete(state.result)
+        if state.newest.status is JobStatus.FAILED and state.newest.error is not None:
+            self.answer(Failed(state.newest.error.message, state.newest.error.code, state.newest.coalesce_seq))
+
+    async def _of_state(self, event: JobEvent) -> list[Message]:
+        seq = event.coalesce_seq or 0
+        if not event.terminal:
+            self._follow(event.job_id, seq)
+            return [Processing(seq, 0.0)] if event.status is JobStatus.RUNNING and seq > self._shown_seq else []
+        self._seq_of.pop(event.job_id, None)
+        if event.status is JobStatus.SUCCEEDED:
+            with contextlib.suppress(JobNotFound):  # swept since
+                self._complete(await self._desk.job(self._tenant, event.job_id))
+        elif event.status is JobStatus.FAILED:
+            self._failed_seq = max(self._failed_seq, seq)
+            self._watch.gave_up(seq)
+            error = event.error
+            return [Failed(error.message if error else "the sketch failed", error.code if error else "engine_failed", seq)]
+        return []
+
+    def _of_progress(self, event: JobEvent) -> list[Message]:
+        seq = event.coalesce_seq or 0
+        self._follow(event.job_id, seq)
+        if event.progress is None or seq <= self._shown_seq:
+            return []
+        return [Processing(seq, round(event.progress.fraction, 3))]
+
+    def _complete(self, job: Job) -> None:
+        seq, picture = job.coalesce_seq or 0, picture_of(job)
+        if seq <= self._shown_seq:
+            return  # older than what is shown
+        if picture is None:
+            self.answer(Failed("the style made no picture: its workflow has to end in a SaveImage or a PreviewImage", "outputs_lost", seq))
+            return
+        self._shown_seq = seq
+        self._completed = Completed(seq, job, picture)
+
+    def _follow(self, job_id: str, seq: int) -> None:
+        is_new = job_id not in self._seq_of
+        self._seq_of[job_id] = seq
+        while len(self._seq_of) > MAX_FOLLOWED:
+            self._seq_of.popitem(last=False)
+        if is_new and self._wants_previews:
+            self._desk.previews.look((job_id,))
+
+    async def _submit(self, offer: Offer) -> None:
+        try:
+            sketch = await read(offer.data, self._desk.limits)
+            if not offer.force and self._is_like_the_last(offer, sketch):
+                self._skip(offer)
+                return
+            latest = await self._desk.submit(self._tenant, self._session_id, sketch, offer.style, offer.settings, offer.seq)
+        except SessionsFull as error:
+            self.answer(Failed(str(error), error.code, offer.seq, error.place))
+            await self._offer_again(offer)
+        except ServiceError as error:
+            self._watch.refused(offer.arrived)
+            self.answer(Failed(str(error), error.code, offer.seq))
+        except Exception:
+            log.exception("sketch broke", extra=fields(action="sketch_broke"))
+            self._watch.refused(offer.arrived)
+            self.answer(Failed("the service broke on this sketch: its log has the details", "internal_error", offer.seq))
+        else:
+            if latest.job is None:
+                self._watch.refused(offer.arrived)
+                self.answer(Skipped(offer.seq, "older", latest.seq))
+                return
+            self._last = (sketch, offer.style, offer.settings, latest.seq)
+            self._watch.accepted(offer.arrived, latest.seq, replaced=latest.replaced)
+            self._follow(latest.job.id, latest.seq)
+            self.answer(Accepted(latest.seq))
+
+    async def _offer_again(self, offer: Offer) -> None:
+        """Ask for a seat again in a moment, with what is newest by then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASK_AGAIN_S):
+                await asyncio.Event().wait()
+        if self._next is None:
+            self._next = offer
+            self._offered.set()
+
+    def _is_like_the_last(self, offer: Offer, sketch: Sketch) -> bool:
+        if self._last is None:
+            return False
+        last, style, settings, seq = self._last
+        if (style, settings) != (offer.style, offer.settings) or seq == self._failed_seq:
+            return False
+        return is_alike(last, sketch, self._desk.config.same_below)
+
+    def _skip(self, offer: Offer) -> None:
+        assert self._last is not None, "it is like the last"
+        self._watch.skipped(offer.arrived, self._last[3], is_shown=self._last[3] <= self._shown_seq and self._completed is None)
+        self.answer(Skipped(offer.seq, "unchanged", self._last[3]))
