@@ -1,4 +1,4 @@
-"""Three hundred workflows over backends with every hazard, which are killed, as is the replica that drives them: each ends once, right."""
+"""A hundred workflows over backends with every hazard, which are killed, as is the replica that drives them: each ends once, right."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 HOST = "127.0.0.2"  # the cluster's allow-list names it; the shared backends listen on 127.0.0.1
 TAG = "soak"
+JOBS = 100  # every hazard has its turn, and several kills; bench/comfy_soak.py takes as many as it is told
 REPLICA = "ray::ServeReplica:atelier:ComfyUI"
 
 
@@ -34,8 +35,8 @@ def test_every_job_ends_once_with_its_own_picture(cluster, hazardous):
             cluster.kill(REPLICA)
         return min(replicas, 1)
 
-    tally = asyncio.run(soak(cluster.url, hazardous, kill, 300, 7, {"backend_tags": [TAG]}))
+    tally = asyncio.run(soak(cluster.url, hazardous, kill, JOBS, 7, {"backend_tags": [TAG]}))
     assert tally.wrong == []
-    assert (tally.right, dict(tally.statuses)) == (300, {"succeeded": 300})
-    assert tally.outcomes["succeeded"] == 300  # one attempt of each job published its result, whatever became of the others
+    assert (tally.right, dict(tally.statuses)) == (JOBS, {"succeeded": JOBS})
+    assert tally.outcomes["succeeded"] == JOBS  # one attempt of each job published its result, whatever became of the others
     assert min(tally.killed["backend"], tally.killed["replica"]) > 0
