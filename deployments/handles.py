@@ -46,6 +46,7 @@ from deployments.jobs.model import (
     Verdict,
 )
 from deployments.jobs.ports import StoredObject, UploadToken
+from deployments.jobs.sessions import ExpiredJobs, Latest, SessionState, Strokes
 
 log = get_logger(__name__)
 
@@ -55,7 +56,7 @@ REPLACE_TIMEOUT_S = 60.0
 
 
 class StoreHandle:
-    """Implements the stores of :mod:`deployments.jobs.ports` over the store's actor, found by its name."""
+    """Implements the stores of :mod:`deployments.jobs.ports`, and that of sessions, over the store's actor, found by its name."""
 
     def __init__(self) -> None:
         self._actor: ActorHandle[Any] | None = None
@@ -229,6 +230,29 @@ class StoreHandle:
         args = (owner, dict(health), tuple(released))
         holds: tuple[BackendHold, ...] = await self._call("hold_backends", *args, timeout_s=HEARTBEAT_TIMEOUT_S)
         return holds
+
+    async def create_latest(self, new: NewJob, file: FileRecord, interrupt_after_s: float | None) -> Latest:
+        """See the port."""
+        latest: Latest = await self._call("create_latest", new, file, interrupt_after_s)
+        return latest
+
+    async def session(self, tenant: str, key: str) -> SessionState:
+        """See the port."""
+        state: SessionState = await self._call("session", tenant, key)
+        return state
+
+    async def expired_jobs(self, rows_before: float, results_before: float, limit: int) -> ExpiredJobs:
+        """See the port."""
+        expired: ExpiredJobs = await self._call("expired_jobs", rows_before, results_before, limit)
+        return expired
+
+    async def forget_jobs(self, job_ids: Sequence[str]) -> None:
+        """See the port."""
+        await self._call("forget_jobs", tuple(job_ids))
+
+    async def report_strokes(self, strokes: Strokes) -> None:
+        """See the port."""
+        await self._call("report_strokes", strokes)
 
     async def put_preview(self, preview: Preview) -> bool:
         """See the port."""

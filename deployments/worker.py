@@ -123,7 +123,7 @@ class Worker:
         self._sweeping: asyncio.Task[None] | None = None
         self._claims: set[asyncio.Task[None]] = set()  # each holds a slot, from its claim until its job has computed
         self._jobs: set[asyncio.Task[None]] = set()
-        self._uploading: set[asyncio.Task[None]] = set()  # those of them that hold no slot any more
+        self._uploading: dict[asyncio.Task[None], str] = {}  # those of them that hold no slot any more, and their job
         self._uploaded = asyncio.Event()  # a fresh one after each end of an upload, so that nobody waits for one that has passed
         self._fault: BaseException | None = None
 
@@ -194,7 +194,8 @@ class Worker:
             self._fault = self._fault or task.exception()
 
     async def _claim(self, capabilities: frozenset[str]) -> Job | None:
-        claim = Claim(str(uuid4()), self._pool, self._owner, capabilities, self._config.claim_wait_s)
+        computed = frozenset(self._uploading.values())
+        claim = Claim(str(uuid4()), self._pool, self._owner, capabilities, self._config.claim_wait_s, computed)
         while not self._draining.is_set():
             try:
                 return await self._store.claim(claim)  # the same claim_id again: an answer that got lost is given again
@@ -215,11 +216,11 @@ class Worker:
         finally:
             waiter.cancel()
             if task in self._jobs:
-                self._uploading.add(task)
+                self._uploading[task] = job.id
 
     def _job_ended(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
-        self._uploading.discard(task)
+        self._uploading.pop(task, None)
         uploaded, self._uploaded = self._uploaded, asyncio.Event()
         uploaded.set()
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -20,6 +20,11 @@ from deployments.comfyui_bridge.descriptions import Descriptions
 from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.comfyui_bridge.planner import ComfyPlanner
 from deployments.comfyui_bridge.servers import ComfyServers
+from deployments.drawing.binder import SketchBinder
+from deployments.drawing.config import DrawingConfig
+from deployments.drawing.desk import DrawingDesk, DrawingParts
+from deployments.drawing.styles import StyleBook
+from deployments.engines.media.limits import MediaLimits
 from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.config import StoreConfig
@@ -59,6 +64,8 @@ class IngressSetup(BaseModel):
     face2face_engines: tuple[str, ...]  # installed
     face2face_auto: tuple[str, ...]
     workflows: Path  # folder of the workflows that ship
+    drawing: DrawingConfig
+    media: MediaLimits
     api: ApiConfig
     dialects: DialectsConfig
     capabilities: Capabilities
@@ -99,6 +106,7 @@ class Ingress:
         planner = ComfyPlanner(catalogue, descriptions, intake, frozenset(managed.tags) if managed.enabled else None)
         servers = ComfyServers(descriptions, setup.comfyui.client, starts_own=managed.enabled)
         self._desk = ComfyDesk(catalogue, descriptions, planner, store, servers, AllowList.parse(setup.fetch.allow))
+        room = DiskFloor(setup.api.data_dir, setup.service.min_free_bytes)
         self._service = JobService(
             store=store,
             feed=self._feed,
@@ -111,15 +119,34 @@ class Ingress:
                 "comfyui": planner,
                 "face2face": Face2FacePlanner(intake, setup.face2face_engines, setup.face2face_auto),
             },
-            check_room=DiskFloor(setup.api.data_dir, setup.service.min_free_bytes).check,
+            check_room=room.check,
             config=setup.service,
         )
+        styles = StyleBook(setup.workflows / "styles", planner)
+        self._drawing = DrawingDesk(
+            DrawingParts(
+                store=store,
+                sessions=store,
+                feed=self._feed,
+                previews=self._previews,
+                uploader=uploads,
+                reader=objects,
+                styles=styles,
+                binder=SketchBinder(styles, planner),
+                limits=setup.media,
+                check_room=room.check,
+                config=setup.drawing,
+            )
+        )
+        self._drawing.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the HTTP application in the replica, from what the constructor made."""
-        return create_api(self._service, self._setup.api, comfy=self._desk, dialects=build_dialects(self._setup.dialects))
+        dialects = build_dialects(self._setup.dialects)
+        return create_api(self._service, self._setup.api, comfy=self._desk, drawing=self._drawing, dialects=dialects)
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica
+        await self._drawing.close()
         await self._previews.close()
         await self._feed.close()
 

@@ -35,6 +35,7 @@ from pydantic_settings import (
 )
 
 from deployments.comfyui_bridge.config import CLIENT_ID_PREFIX, ComfyConfig
+from deployments.drawing.config import DrawingConfig
 from deployments.duix_bridge.config import DEFAULT_DATA_DIR, DuixConfig
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
@@ -215,6 +216,7 @@ class Settings(BaseSettings):
     face_swap: FaceSwapConfig = Field({}, description="face-swap engine")  # type: ignore[assignment]  # same
     face2face: Face2FaceConfig = Field({}, description="face2face engine")  # type: ignore[assignment]  # same
     duix: DuixConfig = Field({}, description="Duix bridge")  # type: ignore[assignment]  # same
+    drawing: DrawingConfig = Field({}, description="sketches that become pictures while they are drawn")  # type: ignore[assignment]  # same
     dialects: DialectsConfig = Field({}, description="APIs of older services")  # type: ignore[assignment]  # same
     api: ApiConfig = Field({}, description="HTTP API")  # type: ignore[assignment]  # same
     intake: IntakeLimits = Field({}, description="upper bounds of uploads")  # type: ignore[assignment]  # same

@@ -16,16 +16,15 @@ import contextlib
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deployments.drawing.desk import DrawingDesk, picture_of
+from deployments.drawing.messages import Accepted, Completed, Failed, Message, Offer, Processing, Shown, Skipped
 from deployments.drawing.sketches import is_alike, read
-from deployments.drawing.stroke_watch import StrokeWatch
-from deployments.jobs.errors import JobNotFound, ServiceError, SessionsFull
+from deployments.jobs.errors import JobNotFound, ServiceError, SessionsFull, Unavailable
 from deployments.jobs.events import EventType, JobEvent
 from deployments.jobs.logs import fields, get_logger
-from deployments.jobs.model import Artifact, Job, JobStatus, Preview
+from deployments.jobs.model import Job, JobStatus, Preview
 
 if TYPE_CHECKING:  # codecs: an ingress in which nobody draws does without them
     from deployments.engines.media.sketch import Sketch
@@ -33,83 +32,18 @@ if TYPE_CHECKING:  # codecs: an ingress in which nobody draws does without them
 log = get_logger(__name__)
 
 ASK_AGAIN_S = 1.0  # how often a client without a seat asks for one
+READ_AGAIN_S = 1.0  # pause while the store is away
 MAX_STATES = 1000  # events that may wait for a client; one further behind reads the session again
 MAX_ANSWERS = 100  # the same of answers: whoever sends nonsense without reading gets the newest
 MAX_FOLLOWED = 100  # jobs of whose number a client's previews need to know
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A sketch as it arrived."""
-
-    data: bytes
-    style: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    seq: int | None = None  # the client's number; None: the next one
-    force: bool = False  # draw it although it looks like the one before
-    arrived: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True, slots=True)
-class Processing:
-    """A sketch computes, or is about to."""
-
-    seq: int | None
-    progress: float  # 0..1
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A sketch is on disk."""
-
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A sketch will not be computed."""
-
-    seq: int | None
-    reason: str  # "unchanged" or "older"
-    newest_seq: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A sketch, or what was sent for one, came to nothing."""
-
-    message: str
-    code: str
-    seq: int | None = None
-    place: int | None = None  # in the line of those who wait for a seat
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A preview."""
-
-    seq: int
-    preview: Preview
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A picture is ready."""
-
-    seq: int
-    job: Job
-    picture: Artifact
-
-
-Message = Processing | Accepted | Skipped | Failed | Shown | Completed
-
-
 class Conversation:
     """A client on its WebSocket. Its methods are called on one event loop."""
 
-    def __init__(self, desk: DrawingDesk, watch: StrokeWatch, tenant: str, session_id: str) -> None:
+    def __init__(self, desk: DrawingDesk, tenant: str, session_id: str) -> None:
         self._desk = desk
-        self._watch = watch.client()
+        self._watch = desk.strokes.client()
         self._tenant = tenant
         self._session_id = session_id
         self._next: Offer | None = None
@@ -189,8 +123,13 @@ class Conversation:
         self._missed = True
         self._news.set()
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether the feed has ended, and the client is to come back to another replica."""
+        return self._closed
+
     def close(self) -> None:
-        """End: the feed ends, and the client is to come back to another replica."""
+        """Take note that the feed has ended."""
         self._closed = True
         self._news.set()
 
@@ -207,14 +146,26 @@ class Conversation:
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what the client shall hear, for ever: until the feed closes or nobody has drawn for too long."""
-        with self._desk.previews.show(self):
-            while not self._closed:
-                self._news.clear()
-                for message in await self._ready():
+        async with self._desk.feed.follow_session(self._tenant, self._session_id, self):
+            with self._desk.previews.show(self):
+                async for message in self._messages():
                     yield message
-                if not self._news.is_set() and await self._is_idle():
-                    yield Failed("nobody has drawn for a while, so this session has ended: open it again to go on", "session_expired")
-                    return
+
+    async def _messages(self) -> AsyncIterator[Message]:
+        while not self._closed:
+            self._news.clear()
+            try:
+                ready = await self._ready()
+            except Unavailable as error:
+                log.warning("session not read", extra=fields(action="session_unread", reason=str(error)))
+                self.miss()
+                await asyncio.sleep(READ_AGAIN_S)
+                continue
+            for message in ready:
+                yield message
+            if not self._news.is_set() and await self._is_idle():
+                yield Failed("nobody has drawn for a while, so this session has ended: open it again to go on", "session_expired")
+                return
 
     async def _is_idle(self) -> bool:
         """Wait for news; whether none came for as long as a session may rest."""
@@ -233,7 +184,7 @@ class Conversation:
             self._missed = False
             await self._read_session()
         while self._states:
-            found += [message for message in await self._of_state(self._states.popleft()) if message is not None]
+            found += await self._of_state(self._states.popleft())
         found = [*self._take_answers(), *found]
         if self._progress is not None:
             event, self._progress = self._progress, None
@@ -283,7 +234,7 @@ class Conversation:
             self._failed_seq = max(self._failed_seq, seq)
             self._watch.gave_up(seq)
             error = event.error
-            return [Failed(error.message if error else "the sketch failed", error.code if error else "engine_failed", seq)]
+            return [Failed(error.message, error.code, seq)] if error is not None else []
         return []
 
     def _of_progress(self, event: JobEvent) -> list[Message]:

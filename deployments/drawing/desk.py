@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.drawing.binder import KIND, SketchBinder
 from deployments.drawing.config import DrawingConfig
+from deployments.drawing.stroke_watch import StrokeWatch
 from deployments.drawing.styles import StyleBook, StyleShelf
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.errors import InvalidInput, NoResultYet, SessionNotFound, Unavailable
@@ -64,16 +65,19 @@ class DrawingDesk:
         self.limits = parts.limits.model_copy(
             update={"max_bytes": parts.config.max_bytes, "max_side_px": min(parts.config.max_side_px, parts.limits.max_side_px)}
         )
+        self.strokes = StrokeWatch(parts.sessions)
         self._parts = parts
         self._removing: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to remove what is too old; needs a running event loop."""
+        """Begin to report figures and to remove what is too old; needs a running event loop."""
+        self.strokes.start()
         self._sweeping = asyncio.get_running_loop().create_task(self._sweep_forever(), name="drawing-sweep")
 
     async def close(self) -> None:
-        """Stop removing."""
+        """Stop both."""
+        await self.strokes.close()
         tasks = [*self._removing, *([self._sweeping] if self._sweeping else [])]
         for task in tasks:
             task.cancel()

@@ -203,6 +203,7 @@ class JobQuery:
     ended: bool = False  # only those that have
     by_turn: bool = False  # as they leave the queue, instead of newest first; then there is no cursor
     count: bool = False  # count all that fit, too
+    sessions: bool = True  # the jobs of sessions too, of which there are several a second
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,8 @@ def _filters(query: JobQuery) -> list[sa.ColumnElement[bool]]:
         filters.append(JOBS.c.status == query.status.value)
     if query.kind is not None:
         filters.append(JOBS.c.kind == query.kind)
+    if not query.sessions:
+        filters.append(JOBS.c.coalesce_key.is_(None))
     if query.ended:
         filters.append(JOBS.c.status.in_([status.value for status in JobStatus if status.terminal]))
     if query.label is not None:

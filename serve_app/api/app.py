@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from deployments.comfyui_bridge.desk import ComfyDesk
+from deployments.drawing.desk import DrawingDesk
 from deployments.jobs.service import JobService
 from serve_app.api import admin, backends, events, files, jobs, references, system, workflows
 from serve_app.api.config import ApiConfig
@@ -23,18 +24,26 @@ FORM_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and small fields aro
 TAKES_NO_BODY = re.compile(f"{jobs.TAKES_NO_BODY.pattern}|{backends.TAKES_NO_BODY.pattern}")
 
 
-def create_api(service: JobService, config: ApiConfig, comfy: ComfyDesk | None = None, dialects: Sequence[Dialect] = ()) -> FastAPI:
+def create_api(
+    service: JobService,
+    config: ApiConfig,
+    comfy: ComfyDesk | None = None,
+    drawing: DrawingDesk | None = None,
+    dialects: Sequence[Dialect] = (),
+) -> FastAPI:
     """Return the application that serves ``service``; the caller starts and closes the service's feeds.
 
     Args:
         service: of jobs.
         config: addresses and limits.
         comfy: workflows and backends; None when the installation runs none, which the routes about them say then.
+        drawing: sessions of people who draw; None as above.
         dialects: of older services, which are answered too.
     """
     app = build_app(config, dialects)
     app.state.service = service
     app.state.comfy = comfy
+    app.state.drawing = drawing
     return app
 
 

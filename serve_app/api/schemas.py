@@ -188,6 +188,19 @@ class PoolView(View):
     estimate_s: float
 
 
+class StrokeStatsView(View):
+    """How long people wait for what they draw: over all ingress replicas, since the store began, percentiles over the newest."""
+
+    received: int
+    dropped: int = Field(description="a newer sketch came before they were computed")
+    skipped: int = Field(description="they looked like the one before")
+    refused: int
+    to_preview_p50_s: float | None = Field(description="from a sketch's arrival to the first preview of it or of a newer one")
+    to_preview_p95_s: float | None
+    to_result_p50_s: float | None = Field(description="the same to the picture")
+    to_result_p95_s: float | None
+
+
 class StatsView(View):
     """Counts and percentiles."""
 
@@ -200,6 +213,7 @@ class StatsView(View):
     wait_p95_s: float | None
     run_p50_s: float | None = Field(description="first start to end")
     run_p95_s: float | None
+    drawing: StrokeStatsView | None = None
 
     @classmethod
     def of(cls, stats: Stats) -> StatsView:

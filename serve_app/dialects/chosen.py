@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serve_app.api.dialect import Dialect
-from serve_app.dialects import middleware, task_list, task_service
+from serve_app.dialects import drawing, drawing_socket, middleware, task_list, task_service
 from serve_app.dialects.config import DialectsConfig
 from serve_app.dialects.face2face import build_face2face
 from serve_app.dialects.gateway import build_gateway
@@ -20,6 +20,8 @@ def build_dialects(config: DialectsConfig) -> tuple[Dialect, ...]:
         chosen.append(middleware.DIALECT)
     if "gateway" in config.enabled:
         chosen.append(build_gateway(config))
+    if "drawing" in config.enabled:
+        chosen.append(Dialect(tag=drawing.TAG, routers=(drawing.router, drawing_socket.router), uploads=frozenset({drawing.PATH})))
     if "face2face" in config.enabled:
         chosen.append(build_face2face(config))
     return tuple(chosen)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-DialectName = Literal["tasks", "middleware", "gateway", "face2face"]
+DialectName = Literal["tasks", "middleware", "gateway", "drawing", "face2face"]
 
 
 def split_names(value: object) -> object:
@@ -29,9 +29,10 @@ class DialectsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: Annotated[frozenset[DialectName], NoDecode, BeforeValidator(split_names)] = Field(
-        frozenset({"tasks", "middleware", "gateway", "face2face"}),
+        frozenset({"tasks", "middleware", "gateway", "drawing", "face2face"}),
         description="APIs of older services that are answered besides the native one: tasks (/api/tasks/create and the like), "
-        "middleware (/api/workflow/submit and the like, /ws), gateway (/api/v1), face2face (/api/generate_video)",
+        "middleware (/api/workflow/submit and the like, /ws), gateway (/api/v1), drawing (/api/sketch), "
+        "face2face (/api/generate_video)",
     )
     gateway_http_status: Literal["envelope", "mapped"] = Field(
         "envelope",

@@ -230,8 +230,8 @@ Offset = Annotated[int, Query(ge=0, le=10**9)]  # past every list, and within th
 
 
 def page_query(tenant: str, limit: int, offset: int, status: JobStatus | None = None, kind: str | None = None) -> JobQuery:
-    """Return what to ask for a page by number, with the count of all."""
-    return JobQuery(tenant, status, kind, limit=limit, offset=offset, count=True)
+    """Return what to ask for a page by number, with the count of all. Sketches, which no older client submits, only by their kind."""
+    return JobQuery(tenant, status, kind, limit=limit, offset=offset, count=True, sessions=kind is not None)
 
 
 def percent(status: JobStatus, progress: Progress | None) -> float:
