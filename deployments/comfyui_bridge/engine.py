@@ -97,7 +97,8 @@ class BridgeEngine:
         graph: PromptGraph = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in spec.graph.items()}
         for role, media in spec.media.items():
             place = f"{media.comfy_node}.{media.input}"
-            graph[media.comfy_node]["inputs"][media.input] = await send_input(backend, task.inputs[role], media.kind, place, self._limits)
+            limits = None if media.checked else self._limits
+            graph[media.comfy_node]["inputs"][media.input] = await send_input(backend, task.inputs[role], media.kind, place, limits)
         return fill_choices(graph, spec.choices_open, await backend.descriptions()) if spec.choices_open else graph
 
     async def _passes(

@@ -17,6 +17,7 @@ class StoredMedia(BaseModel):
     input: str
     kind: str  # image, mask, audio or video
     reference: JsonObject  # {"url"} or {"file_id"}
+    checked: bool = False  # it was decoded when the job was accepted, so that nobody need look again
 
 
 class StoredSpec(BaseModel):

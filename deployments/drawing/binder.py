@@ -93,6 +93,7 @@ class SketchBinder:
                 input=one.input,
                 kind=media_kind(bound.graph, Place(one.comfy_node, one.input), info) or "image",
                 reference=one.reference,
+                checked=one.reference.get("file_id") == TO_COME,
             )
             for role, one in bound.media.items()
         }

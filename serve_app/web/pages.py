@@ -1,4 +1,4 @@
-"""The static pages: the landing page and the API's documentation. Nothing is loaded from another host."""
+"""The static pages: the landing page, the drawing page and the API's documentation. Nothing is loaded from another host."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def install_pages(app: FastAPI) -> None:
 async def show_landing_page() -> FileResponse:
     """Send the landing page."""
     return _page("index.html", STRICT)
+
+
+@router.get("/draw")
+async def show_drawing_page() -> FileResponse:
+    """Send the page on which the picture follows the pen."""
+    return _page("draw.html", STRICT)
 
 
 @router.get("/docs")
