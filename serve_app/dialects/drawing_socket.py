@@ -12,7 +12,7 @@ from deployments.jobs.errors import InvalidInput, ServiceError, Unavailable
 from serve_app.api.dependencies import Tenant
 from serve_app.api.sockets import converse
 from serve_app.dialects.drawing import Drawing
-from serve_app.dialects.drawing_wire import SAID_TO_ALL, Hello, parse_frame, parse_text, to_frame, to_json, with_preview
+from serve_app.dialects.drawing_wire import SAID_TO_ALL, Hello, parse_frame, parse_text, result_url, to_frame, to_json, with_preview
 
 REFUSED = 4400  # a close code of the application's own: do not come back with this id
 EXPIRED = 4408  # the session has ended: come back to begin another
@@ -103,9 +103,11 @@ class _Line:
                 message = self._completed  # an older client waits for a picture after every sketch: this one is it
             if not isinstance(message, SAID_TO_ALL):
                 return
-        if isinstance(message, Completed):
-            self._completed = message
         said = to_json(message, self._session_id)
+        if isinstance(message, Completed):
+            if self._completed is not None:
+                said["result_url"] = result_url(self._session_id, message.seq)
+            self._completed = message
         match message:
             case Completed() if self._hello is not None and self._hello.binary:
                 await self._send_result(message)

@@ -102,6 +102,15 @@ def to_frame(header: JsonObject, picture: bytes) -> bytes:
     return len(head).to_bytes(4, "big") + head + picture
 
 
+def result_url(session_id: str, seq: int | None = None) -> str:
+    """Return where the newest picture of a session is.
+
+    With a number the address is another one for each picture: a browser shows a picture again, and does not ask, whose address a page
+    has shown before.
+    """
+    return f"/api/result/{session_id}" + (f"?seq={seq}" if seq is not None else "")
+
+
 def to_json(message: Message, session_id: str) -> JsonObject:
     """Return a message without its picture."""
     match message:
@@ -118,7 +127,7 @@ def to_json(message: Message, session_id: str) -> JsonObject:
         case Completed(seq, job, picture):
             return {
                 "status": "completed",
-                "result_url": f"/api/result/{session_id}",
+                "result_url": result_url(session_id),
                 "seq": seq,
                 "job_id": job.id,
                 "file_id": picture.file_id,
