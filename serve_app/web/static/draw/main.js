@@ -7,6 +7,7 @@ import { chooseLanguage, text } from "./texts.js";
 const MIN_GAP_MS = 66; // 15 sketches a second while the pen moves: more than any sampler shows
 const SWATCHES = ["#16181d", "#ffffff", "#c3352b", "#e59a2f", "#f4d35e", "#3f8f4f", "#2f6fb4", "#7a4fa3", "#8a5a3c"];
 const KEPT = "atelier-draw";
+const PATIENCE_MS = 4000;
 const LARGEST_SEED = 2 ** 32 - 1;
 
 const $ = (id) => document.getElementById(id);
@@ -19,6 +20,7 @@ let dirty = false; // something was drawn or set that has not been sent
 let forced = false;
 let sending = false;
 let lastSent = 0;
+let heardAt = 0;
 let said = ["connecting", {}];
 
 const sketch = new Sketch($("sketch"), (isStrokeEnd) => {
@@ -91,6 +93,7 @@ function settings() {
 // In.
 
 async function take(header, blob) {
+  heardAt = performance.now();
   switch (header.status) {
     case "processing":
       $("progress").value = header.progress;
@@ -121,6 +124,8 @@ async function take(header, blob) {
 async function show(header, blob, isDone) {
   try {
     if (header.seq < shownSeq) return; // never an older one after a newer one
+    // The last picture of a session that goes on comes before this page could ask for frames.
+    blob ??= await (await fetch(`api/result/${link.session}?seq=${header.seq}`)).blob();
     const bitmap = await createImageBitmap(blob);
     const canvas = $("result");
     if (isDone && (canvas.width !== bitmap.width || canvas.height !== bitmap.height)) {
@@ -146,6 +151,12 @@ function completed(header) {
   for (const number of sentAt.keys()) if (number <= header.seq) sentAt.delete(number);
   say(sentAt.size || dirty ? "drawing" : "done");
 }
+
+// Nothing is heard for a while: whoever draws should know that it is not them.
+setInterval(() => {
+  const oldest = sentAt.values().next().value;
+  if (link.ready && oldest !== undefined && performance.now() - Math.max(oldest, heardAt) > PATIENCE_MS) say("slow", {}, true);
+}, 1000);
 
 // The controls.
 
