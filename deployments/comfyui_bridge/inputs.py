@@ -37,9 +37,10 @@ TAKEN: Mapping[str, tuple[str, ...]] = {  # kind of an input -> kinds of media t
 
 
 async def send_input(backend: Backend, media: LocalMedia, kind: str, place: str, limits: MediaLimits | None) -> str:
-    """Check a file by decoding it (unless ``limits`` is None: it was checked before), put it on the backend and return the name that a node loads it by.
+    """Check a file by decoding it, put it on the backend and return the name that a node loads it by.
 
-    The name is the content's hash: sending it again changes nothing, and no client's name becomes a path.
+    The name is the content's hash: sending it again changes nothing, and no client's name becomes a path. Without ``limits`` it is not
+    checked: somebody has done that before.
 
     Raises:
         UnsupportedMedia: not what the input takes.

@@ -15,22 +15,25 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deployments.drawing.desk import DrawingDesk, picture_of
 from deployments.drawing.messages import Accepted, Completed, Failed, Message, Offer, Processing, Shown, Skipped
 from deployments.drawing.sketches import is_alike, read
-from deployments.jobs.errors import JobNotFound, ServiceError, SessionsFull, Unavailable
+from deployments.jobs.errors import ServiceError, SessionsFull, Unavailable
 from deployments.jobs.events import EventType, JobEvent
 from deployments.jobs.logs import fields, get_logger
-from deployments.jobs.model import Job, JobStatus, Preview
+from deployments.jobs.model import Artifact, JobStatus, Preview
 
 if TYPE_CHECKING:  # codecs: an ingress in which nobody draws does without them
     from deployments.engines.media.sketch import Sketch
 
 log = get_logger(__name__)
 
+LONGEST_REST_S = 0.25
+LONGEST_HOLD_S = 2.0  # for a feed that is interrupted
+NEAR = 1  # of the jobs ahead of a sketch, how many may be left when a newer one takes its place
 ASK_AGAIN_S = 1.0  # how often a client without a seat asks for one
 READ_AGAIN_S = 1.0  # pause while the store is away
 MAX_STATES = 1000  # events that may wait for a client; one further behind reads the session again
@@ -136,13 +139,23 @@ class Conversation:
     # The two directions.
 
     async def submit_forever(self) -> None:
-        """Accept what is offered, the newest first and no other."""
+        """Accept what is offered, always the newest, when it may make a difference.
+
+        A sketch whose turn comes after several others' is not replaced in the job store before it is near: here, a newer one takes the
+        place of an older one for nothing, there, it costs what the computing needs. For the same reason there is a rest after each as
+        long as it took, so that accepting takes half of the time at most.
+        """
         while True:
             await self._offered.wait()
             self._offered.clear()
             offer, self._next = self._next, None
             if offer is not None:
-                await self._submit(offer)
+                began, left = time.monotonic(), self._desk.feed.left
+                ahead = await self._submit(offer)
+                await asyncio.sleep(min(time.monotonic() - began, LONGEST_REST_S))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LONGEST_HOLD_S):
+                        await self._desk.feed.until_left(left + ahead - NEAR)
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what the client shall hear, for ever: until the feed closes or nobody has drawn for too long."""
@@ -184,7 +197,7 @@ class Conversation:
             self._missed = False
             await self._read_session()
         while self._states:
-            found += await self._of_state(self._states.popleft())
+            found += self._of_state(self._states.popleft())
         found = [*self._take_answers(), *found]
         if self._progress is not None:
             event, self._progress = self._progress, None
@@ -217,19 +230,18 @@ class Conversation:
         for job in state.pending:
             self._follow(job.id, job.coalesce_seq or 0)
         if state.result is not None:
-            self._complete(state.result)
+            self._complete(state.result.id, state.result.coalesce_seq or 0, state.result.outputs)
         if state.newest.status is JobStatus.FAILED and state.newest.error is not None:
             self.answer(Failed(state.newest.error.message, state.newest.error.code, state.newest.coalesce_seq))
 
-    async def _of_state(self, event: JobEvent) -> list[Message]:
+    def _of_state(self, event: JobEvent) -> list[Message]:
         seq = event.coalesce_seq or 0
         if not event.terminal:
             self._follow(event.job_id, seq)
             return [Processing(seq, 0.0)] if event.status is JobStatus.RUNNING and seq > self._shown_seq else []
         self._seq_of.pop(event.job_id, None)
         if event.status is JobStatus.SUCCEEDED:
-            with contextlib.suppress(JobNotFound):  # swept since
-                self._complete(await self._desk.job(self._tenant, event.job_id))
+            self._complete(event.job_id, seq, event.outputs)
         elif event.status is JobStatus.FAILED:
             self._failed_seq = max(self._failed_seq, seq)
             self._watch.gave_up(seq)
@@ -244,15 +256,15 @@ class Conversation:
             return []
         return [Processing(seq, round(event.progress.fraction, 3))]
 
-    def _complete(self, job: Job) -> None:
-        seq, picture = job.coalesce_seq or 0, picture_of(job)
+    def _complete(self, job_id: str, seq: int, outputs: Sequence[Artifact]) -> None:
+        picture = picture_of(outputs)
         if seq <= self._shown_seq:
             return  # older than what is shown
         if picture is None:
             self.answer(Failed("the style made no picture: its workflow has to end in a SaveImage or a PreviewImage", "outputs_lost", seq))
             return
         self._shown_seq = seq
-        self._completed = Completed(seq, job, picture)
+        self._completed = Completed(seq, job_id, picture)
 
     def _follow(self, job_id: str, seq: int) -> None:
         is_new = job_id not in self._seq_of
@@ -262,12 +274,13 @@ class Conversation:
         if is_new and self._wants_previews:
             self._desk.previews.look((job_id,))
 
-    async def _submit(self, offer: Offer) -> None:
+    async def _submit(self, offer: Offer) -> int:
+        """Accept a sketch; return how many jobs leave before it."""
         try:
             sketch = await read(offer.data, self._desk.limits)
             if not offer.force and self._is_like_the_last(offer, sketch):
                 self._skip(offer)
-                return
+                return 0
             latest = await self._desk.submit(self._tenant, self._session_id, sketch, offer.style, offer.settings, offer.seq)
         except SessionsFull as error:
             self.answer(Failed(str(error), error.code, offer.seq, error.place))
@@ -283,11 +296,13 @@ class Conversation:
             if latest.job is None:
                 self._watch.refused(offer.arrived)
                 self.answer(Skipped(offer.seq, "older", latest.seq))
-                return
+                return 0
             self._last = (sketch, offer.style, offer.settings, latest.seq)
             self._watch.accepted(offer.arrived, latest.seq, replaced=latest.replaced)
             self._follow(latest.job.id, latest.seq)
             self.answer(Accepted(latest.seq))
+            return latest.ahead
+        return 0
 
     async def _offer_again(self, offer: Offer) -> None:
         """Ask for a seat again in a moment, with what is newest by then."""

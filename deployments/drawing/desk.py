@@ -21,7 +21,7 @@ from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.errors import InvalidInput, NoResultYet, SessionNotFound, Unavailable
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.logs import fields, get_logger
-from deployments.jobs.model import Artifact, FileRecord, Job, NewJob
+from deployments.jobs.model import Artifact, FileRecord, NewJob
 from deployments.jobs.ports import JobStore, ObjectReader, Uploader
 from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.sessions import Latest, SessionState, SessionStore
@@ -141,14 +141,6 @@ class DrawingDesk:
         except SessionNotFound:
             return None
 
-    async def job(self, tenant: str, job_id: str) -> Job:
-        """Read a job of a session.
-
-        Raises:
-            JobNotFound: it is gone.
-        """
-        return await self._parts.store.get(tenant, job_id)
-
     async def result(self, tenant: str, session_id: str) -> FileRecord:
         """Return the newest picture of a session.
 
@@ -157,7 +149,7 @@ class DrawingDesk:
             NoResultYet: nothing is ready yet; says why nothing will be, where the newest sketch has failed.
         """
         state = await self.sessions.session(tenant, checked_session_id(session_id))
-        artifact = picture_of(state.result) if state.result else None
+        artifact = picture_of(state.result.outputs) if state.result else None
         if artifact is not None:
             return await self._parts.store.get_file(tenant, artifact.file_id)
         if state.newest.error is not None:
@@ -226,7 +218,7 @@ def checked_session_id(text: str) -> str:
     return text
 
 
-def picture_of(job: Job) -> Artifact | None:
-    """Return the picture that a job made: what it saved, else what it only showed."""
-    pictures = [artifact for artifact in job.outputs if artifact.media_type.startswith("image/")]
+def picture_of(outputs: Iterable[Artifact]) -> Artifact | None:
+    """Return the picture among a job's outputs: what it saved, else what it only showed."""
+    pictures = [artifact for artifact in outputs if artifact.media_type.startswith("image/")]
     return next((one for one in pictures if not one.temporary), next(iter(pictures), None))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.jobs.model import Artifact, Job, Preview
+from deployments.jobs.model import Artifact, Preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Completed:
     """A picture is ready."""
 
     seq: int
-    job: Job
+    job_id: str
     picture: Artifact
 
 

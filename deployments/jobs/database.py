@@ -213,6 +213,7 @@ class Database:
             error=error,
             coalesce_key=job.coalesce_key,
             coalesce_seq=job.coalesce_seq,
+            outputs=job.outputs if job.coalesce_key is not None else (),
         )
 
     def _check_epoch(self, connection: sa.Connection) -> None:

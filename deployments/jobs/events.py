@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple, Self
 
 from deployments.jobs.errors import InvalidInput
-from deployments.jobs.model import JobError, JobStatus, Progress
+from deployments.jobs.model import Artifact, JobError, JobStatus, Progress
 
 EVENT_ID = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")  # 18 digits fit into 63 bits, as the database's integers do
 
@@ -62,6 +62,7 @@ class JobEvent:
     error: JobError | None = None  # why it failed, or why the attempt before did when it is queued again
     coalesce_key: str | None = None  # of the job: whoever follows a session need not know its jobs
     coalesce_seq: int | None = None
+    outputs: tuple[Artifact, ...] = ()  # of a session's job that has succeeded, so that nobody who waits for it has to ask; not stored
 
     @property
     def terminal(self) -> bool:

@@ -22,7 +22,7 @@ from typing import Protocol, Self
 from deployments.jobs.errors import JobNotFound, StoreUnavailable
 from deployments.jobs.events import EventBatch, EventId, EventType, JobEvent
 from deployments.jobs.logs import fields, get_logger
-from deployments.jobs.model import JobQuery
+from deployments.jobs.model import JobQuery, JobStatus
 from deployments.jobs.ports import JobStore
 
 log = get_logger(__name__)
@@ -176,6 +176,18 @@ class EventFeed:
         self._subscriptions: set[Subscription] = set()
         self._sessions: defaultdict[tuple[str, str], set[SessionReader]] = defaultdict(set)  # by (tenant, key): others' cost them nothing
         self._task: asyncio.Task[None] | None = None
+        self._left = 0
+        self._leaving = asyncio.Event()  # a fresh one after each batch in which jobs left
+
+    @property
+    def left(self) -> int:
+        """At least how many jobs have left a queue since this feed began."""
+        return self._left
+
+    async def until_left(self, count: int) -> None:
+        """Wait until :attr:`left` has come to a number."""
+        while self._left < count:
+            await self._leaving.wait()
 
     @property
     def connected(self) -> bool:
@@ -273,6 +285,11 @@ class EventFeed:
         self._positioned.set()
 
     def _publish(self, batch: EventBatch) -> None:
+        left = sum(event.type is EventType.STATE and event.status is not JobStatus.QUEUED for event in batch.events)
+        if left:
+            self._left += left
+            leaving, self._leaving = self._leaving, asyncio.Event()
+            leaving.set()
         for event in batch.events:
             for subscription in self._subscriptions:
                 subscription.offer(event)

@@ -122,6 +122,14 @@ def count_queued(connection: sa.Connection, pool: str) -> int:
     return connection.execute(sa.select(sa.func.count()).where(_queued_in(pool))).scalar_one()
 
 
+def count_ahead(connection: sa.Connection, job: Job, now: float) -> int:
+    """Count the jobs of the pool that may run now and leave before a queued one."""
+    mine = sa.select(JOBS.c.seq).where(JOBS.c.id == job.id).scalar_subquery()
+    earlier = sa.or_(JOBS.c.priority > job.priority, sa.and_(JOBS.c.priority == job.priority, JOBS.c.seq < mine))
+    waiting = sa.select(sa.func.count()).where(_queued_in(job.pool), _may_run(now), _is_next_of_its_session(), earlier)
+    return connection.execute(waiting).scalar_one()
+
+
 def queue_figures(connection: sa.Connection, pool: str, now: float) -> tuple[int, float, int, float]:
     """Return (jobs that may run now, age in seconds of the oldest, how many carry an estimate, sum of the estimates in seconds)."""
     # A job waits from its creation, or from the moment its delay ended.

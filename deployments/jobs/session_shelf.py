@@ -71,7 +71,8 @@ class SessionShelf(ABC):
         waiting = next((job for job in pending if job.status is JobStatus.QUEUED), None)
         if waiting is not None and waiting.attempt == 0:
             dropped = session_table.overwrite(tx.connection, waiting, new, replace(file, job_id=waiting.id))
-            return Latest(queries.select_job(tx.connection, tenant, waiting.id), new.coalesce_seq or 0, dropped, replaced=True)
+            job, ahead = queries.select_job(tx.connection, tenant, waiting.id), queries.count_ahead(tx.connection, waiting, tx.now)
+            return Latest(job, new.coalesce_seq or 0, dropped, replaced=True, ahead=ahead)
         if waiting is not None:  # it ran before and waits for its next attempt: a history that is not this request's
             self._apply(tx, transitions.cancel(waiting, now=tx.now))
         elif queries.count_queued(tx.connection, new.pool) >= self._config.max_queued:
@@ -79,7 +80,8 @@ class SessionShelf(ABC):
         job = session_table.insert_latest(tx.connection, new, replace(file, job_id=new.id), tx.now)
         tx.emit(job)
         tx.after_commit(partial(self._board.arrived, job))
-        return Latest(job, new.coalesce_seq or 0, replaced=waiting is not None)
+        ahead = queries.count_ahead(tx.connection, job, tx.now)
+        return Latest(job, new.coalesce_seq or 0, replaced=waiting is not None, ahead=ahead)
 
     def _interrupt(self, tx: Transaction, pending: Sequence[Job], after_s: float | None) -> None:
         running = next((job for job in pending if job.status is JobStatus.RUNNING), None)

@@ -28,6 +28,7 @@ class Latest:
     seq: int  # the number it got; when it was too old, that of the newest
     dropped: tuple[str, ...] = ()  # object keys of files that nobody needs any more: the caller removes the bytes
     replaced: bool = False  # whether it took the place of one that waited
+    ahead: int = 0  # jobs of the pool that leave before it
 
 
 @dataclass(frozen=True, slots=True)

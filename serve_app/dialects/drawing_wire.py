@@ -124,12 +124,12 @@ def to_json(message: Message, session_id: str) -> JsonObject:
             return {"status": "error", "message": text, "code": code} | _numbered(seq) | ({} if place is None else {"place": place})
         case Shown(seq, preview):
             return {"status": "preview", "seq": seq, "media_type": preview.media_type}
-        case Completed(seq, job, picture):
+        case Completed(seq, job_id, picture):
             return {
                 "status": "completed",
                 "result_url": result_url(session_id),
                 "seq": seq,
-                "job_id": job.id,
+                "job_id": job_id,
                 "file_id": picture.file_id,
                 "media_type": picture.media_type,
             }

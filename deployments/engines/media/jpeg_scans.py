@@ -22,19 +22,23 @@ _ALONE: Final = frozenset({0xD8, _TEM})  # markers without a length behind them
 _MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 
 
-def check_scans(path: Path) -> None:
+def check_scans(source: Path | bytes) -> None:
     """Refuse a JPEG with more scans than an encoder writes; any other file passes. Nothing is decoded.
 
     Raises:
         MediaTooLarge: over ``MAX_SCANS`` or ``MAX_SEGMENTS``.
     """
-    with path.open("rb") as file:
+    if isinstance(source, bytes):
+        if source.startswith(_SOI):
+            _walk(source)
+        return
+    with source.open("rb") as file:
         if file.read(2) == _SOI:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 _walk(data)
 
 
-def _walk(data: mmap.mmap) -> None:
+def _walk(data: mmap.mmap | bytes) -> None:
     """Go from segment to segment, over what they hold: the small JPEG inside of EXIF has scans of its own."""
     scans = segments = 0
     at = len(_SOI)

@@ -46,7 +46,7 @@ def picture_size(path: Path, limits: MediaLimits) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
-def load_picture(path: Path, limits: MediaLimits) -> BgrImage:
+def load_picture(source: Path | bytes, limits: MediaLimits) -> BgrImage:
     """Decode a PNG, JPEG or WebP to BGR: upright, in sRGB, eight bits a channel.
 
     Transparent pixels are composited over white: what lies hidden under alpha is often noise, and white is what viewers show.
@@ -56,7 +56,7 @@ def load_picture(path: Path, limits: MediaLimits) -> BgrImage:
         UnsupportedMedia: not one of these formats, broken, or animated.
         MediaTooLarge: over the limits; nothing was decoded.
     """
-    with open_picture(path, limits) as image:
+    with open_picture(source, limits) as image:
         image.load()
         rgb = _to_rgb(ImageOps.exif_transpose(image))
         return np.ascontiguousarray(np.asarray(rgb)[..., ::-1])  # Pillow is RGB, we are BGR
@@ -97,15 +97,16 @@ def resize(image: BgrImage, size: tuple[int, int]) -> BgrImage:
 
 
 @contextmanager
-def open_picture(path: Path, limits: MediaLimits) -> Iterator[Image.Image]:
-    """Open a PNG, JPEG or WebP and check what its header says; errors of decoding inside the ``with`` are the file's too.
+def open_picture(source: Path | bytes, limits: MediaLimits) -> Iterator[Image.Image]:
+    """Open a PNG, JPEG or WebP, a file or what one holds, and check what its header says; what breaks while decoding is its fault too.
 
     Raises:
         UnsupportedMedia: not one of these formats, broken, or animated.
         MediaTooLarge: over the limits; nothing was decoded.
     """
-    check_scans(path)
-    with path.open("rb") as file:  # a missing file is our fault, not the sender's: outside of the guard
+    check_scans(source)
+    # A missing file is our fault, not the sender's: outside of the guard.
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         try:
             with Image.open(file, formats=PICTURE_FORMATS) as image:
                 _check(image, limits)

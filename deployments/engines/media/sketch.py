@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -46,19 +43,12 @@ def read_sketch(data: bytes, limits: MediaLimits) -> Sketch:
     """
     if not data:
         raise InvalidInput("the sketch is empty: send a PNG, JPEG or WebP picture")
-    with tempfile.NamedTemporaryFile(prefix="sketch-") as file:
-        file.write(data)
-        file.flush()
-        path = Path(file.name)
-        with open_picture(path, limits) as image:
-            is_transparent = image.has_transparency_data
-        picture = load_picture(path, limits)
-    height, width = picture.shape[:2]
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    look = cv2.resize(grey, (LOOK_SIDE, LOOK_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255)
-    if is_transparent:
-        return Sketch(_to_png(picture), "image/png", width, height, look)
-    return Sketch(data, sniff(data[:SNIFF_BYTES]) or "image/png", width, height, look)
+    with open_picture(data, limits) as image:
+        image.load()  # whole, or a broken one would fail on the backend, with a traceback
+        if not image.has_transparency_data:
+            return Sketch(data, sniff(data[:SNIFF_BYTES]) or "image/png", image.width, image.height, _look_at(image))
+    picture = Image.fromarray(np.ascontiguousarray(load_picture(data, limits)[..., ::-1]))  # from BGR
+    return Sketch(_to_png(picture), "image/png", picture.width, picture.height, _look_at(picture))
 
 
 def largest_change(one: Look, other: Look) -> float:
@@ -66,8 +56,13 @@ def largest_change(one: Look, other: Look) -> float:
     return float(np.abs(one - other).max())
 
 
-def _to_png(picture: npt.NDArray[np.uint8]) -> bytes:
+def _look_at(image: Image.Image) -> Look:
+    cells = image.convert("L").resize((LOOK_SIDE, LOOK_SIDE), Image.Resampling.BOX)  # the mean of each cell
+    return np.asarray(cells, np.float32) / np.float32(255)
+
+
+def _to_png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     name, options = SAVE_OPTIONS["image/png"]
-    Image.fromarray(np.ascontiguousarray(picture[..., ::-1])).save(buffer, format=name, **options)
+    picture.save(buffer, format=name, **options)
     return buffer.getvalue()
