@@ -20,7 +20,12 @@ from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.comfyui_bridge.planner import ComfyPlanner
 from deployments.comfyui_bridge.servers import ComfyServers
 from deployments.comfyui_client.config import ClientConfig
+from deployments.drawing.binder import SketchBinder
+from deployments.drawing.config import DrawingConfig
+from deployments.drawing.desk import DrawingDesk, DrawingParts
+from deployments.drawing.styles import StyleBook
 from deployments.engines.comfyui.object_info import ObjectInfo
+from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
 from deployments.jobs.config import StoreConfig
 from deployments.jobs.errors import UrlNotAllowed
@@ -67,6 +72,21 @@ tags: [image]
 parameters:
   image: {type: image, bind: Picture.image, required: true, description: what to invert}
   quality: {type: integer, bind: 3.quality, default: 90, minimum: 1, maximum: 100}
+"""
+
+
+STYLE = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "sketch.png"}, "_meta": {"title": "Sketch"}},
+    "2": {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "seed": 7, "denoise": 0.5}, "_meta": {"title": "Sampler"}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "ink"}, "_meta": {"title": "Picture"}},
+}
+STYLE_YAML = """\
+title: Ink
+description: black on white
+parameters:
+  seed: {type: seed, bind: Sampler.seed, default: 7}
+  strength: {type: number, bind: Sampler.denoise, default: 0.5, minimum: 0, maximum: 1}
+outputs: [Picture]
 """
 
 
@@ -136,6 +156,10 @@ def workflows(tmp_path: Path) -> Path:
     (folder / "invert.json").write_text(json.dumps(INVERT))
     (folder / "invert.yaml").write_text(INVERT_YAML)
     (folder / "broken.json").write_text("{")
+    styles = folder / "styles"
+    styles.mkdir()
+    (styles / "ink.json").write_text(json.dumps(STYLE))
+    (styles / "ink.yaml").write_text(STYLE_YAML)
     return folder
 
 
@@ -157,6 +181,22 @@ def planner(catalogue: WorkflowCatalogue, descriptions: StubDescriptions, intake
 @pytest.fixture
 def desk(catalogue: WorkflowCatalogue, descriptions: StubDescriptions, planner: ComfyPlanner, store: SqlJobStore) -> ComfyDesk:
     return ComfyDesk(catalogue, descriptions, planner, store, ComfyServers(descriptions, ClientConfig()), AllowList.parse(["gpu2"]))
+
+
+@pytest.fixture
+async def drawing(
+    workflows: Path, store: SqlJobStore, feed: EventFeed, preview_feed: PreviewFeed, objects: LocalStore, planner: ComfyPlanner
+) -> AsyncIterator[DrawingDesk]:
+    styles = StyleBook(workflows / "styles", planner)
+    config = DrawingConfig(max_bytes=60_000, max_side_px=600, sweep_s=3600)
+    parts = DrawingParts(
+        store=store, sessions=store, feed=feed, previews=preview_feed, uploader=objects, reader=objects, styles=styles,
+        binder=SketchBinder(styles, planner), limits=MediaLimits(), check_room=lambda: None, config=config,
+    )  # fmt: skip
+    desk = DrawingDesk(parts)
+    desk.start()
+    yield desk
+    await desk.close()
 
 
 @pytest.fixture
@@ -188,8 +228,8 @@ def built_app() -> FastAPI:
 
 
 @pytest.fixture
-def app(built_app: FastAPI, service: JobService, desk: ComfyDesk) -> FastAPI:
-    built_app.state.service, built_app.state.comfy = service, desk
+def app(built_app: FastAPI, service: JobService, desk: ComfyDesk, drawing: DrawingDesk) -> FastAPI:
+    built_app.state.service, built_app.state.comfy, built_app.state.drawing = service, desk, drawing
     return built_app
 
 
