@@ -137,6 +137,8 @@ class PreviewFeed:
                 await self._task
         for task in self._asking:
             task.cancel()
+        if self._asking:
+            await asyncio.wait(self._asking)
 
     @contextlib.contextmanager
     def show(self, reader: PreviewReader) -> Iterator[None]:

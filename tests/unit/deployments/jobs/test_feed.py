@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from deployments.jobs import feed as feed_module
 from deployments.jobs.errors import JobNotFound, StoreUnavailable
 from deployments.jobs.events import EventBatch, EventId, EventType, JobEvent
 from deployments.jobs.feed import EventFeed, Subscription
-from deployments.jobs.model import JobError, JobStatus, Progress, Stage
+from deployments.jobs.model import FileRecord, JobError, JobStatus, Progress, Stage
 from deployments.jobs.store import SqlJobStore
 
 TENANT = "default"
@@ -302,3 +303,36 @@ def test_job_error_of_a_failed_attempt_is_part_of_the_event():
         EventId(1, 1), EventType.STATE, "a", TENANT, 0.0, JobStatus.QUEUED, 1, error=JobError("fetch_failed", "…", retryable=True)
     )
     assert not event.terminal
+
+
+class SessionEar:
+    """Hears of one session."""
+
+    def __init__(self):
+        self.heard, self.missed, self.closed = [], 0, False
+
+    def hear(self, event):
+        self.heard.append((event.coalesce_key, event.coalesce_seq, event.status.value))
+
+    def miss(self):
+        self.missed += 1
+
+    def close(self):
+        self.closed = True
+
+
+async def test_a_session_is_heard_of_by_its_key_alone(store, feed, new_job, claim, clock):
+    ear = SessionEar()
+    file = FileRecord("f1", TENANT, "k", "n", "image/png", 1, "0" * 64, clock.time())
+    async with feed.follow_session(TENANT, "mine", ear):
+        await store.create(new_job())
+        await store.create_latest(new_job(coalesce_key="another", fingerprint="1"), replace(file, id="f2"), None)
+        await store.create_latest(new_job(coalesce_key="mine", fingerprint="2", pool="comfyui"), file, None)
+        left = feed.left
+        await store.claim(claim(pool="comfyui"))
+        async with asyncio.timeout(5):
+            await feed.until_left(left + 1)
+        assert ear.heard == [("mine", 1, "queued"), ("mine", 1, "running")]
+        await feed.close()
+        assert ear.closed
+    assert feed._sessions == {}

@@ -292,3 +292,33 @@ async def test_five_hundred_readers_of_one_job_are_not_held_up_by_one_that_never
         assert (len(deaf._newest), len(deaf._events._progress), len(deaf._events._states)) == (1, 0, 3)
     await previews.close()
     await feed.close()
+
+
+class Looker:
+    """A reader whose jobs change, as a drawing session's do."""
+
+    def __init__(self, *job_ids):
+        self.job_ids, self.seen = set(job_ids), []
+
+    def offer_preview(self, preview):
+        self.seen.append((preview.job_id, preview.n))
+
+
+async def test_another_job_is_looked_at_at_once(source, monkeypatch):
+    feed = PreviewFeed(source, poll_s=3600)
+    feed.start()
+    looker = Looker("a")
+    with feed.show(looker):
+        feed.look(["a"])
+        while not any(wait_s for _, _, wait_s in source.asked):
+            await asyncio.sleep(0)
+        looker.job_ids = {"a", "b"}
+        feed.look(["b"])  # the poll that is open, which would last an hour, does not know of it
+        async with asyncio.timeout(5):
+            while not any("b" in job_ids and wait_s for job_ids, _, wait_s in source.asked):
+                await asyncio.sleep(0)
+            source.show("b", 7)
+            while ("b", 7) not in looker.seen:
+                await asyncio.sleep(0)
+    await feed.close()
+    assert feed._asking == set()
