@@ -28,6 +28,7 @@ COUNTERS = {
     ),
     "orphans_removed": _Metric("files that a killed process left, removed by the sweep", ("place",)),
     "orphan_bytes_removed": _Metric("their bytes", ("place",)),
+    "sketches": _Metric("sketches by outcome: received, and of those dropped for a newer one, skipped as unchanged, refused", ("outcome",)),
     "heartbeats_refused": _Metric("heartbeats of attempts that no longer held their lease", ()),
 }
 GAUGES = {
@@ -40,6 +41,8 @@ GAUGES = {
 HISTOGRAMS = {
     "job_wait_s": _Metric("from acceptance to the first claim"),
     "stage_s": _Metric("time of a job's stage", ("pool", "stage")),
+    "stroke_to_preview_s": _Metric("from a sketch's arrival to the first preview of it or of a newer one", ()),
+    "stroke_to_result_s": _Metric("the same to the picture", ()),
 }
 
 

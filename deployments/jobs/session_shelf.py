@@ -14,7 +14,7 @@ from deployments.jobs.config import StoreConfig
 from deployments.jobs.database import Database, Transaction
 from deployments.jobs.errors import QueueFull, SessionsFull
 from deployments.jobs.model import FileRecord, Job, JobStatus, NewJob
-from deployments.jobs.ports import Clock
+from deployments.jobs.ports import Clock, Metrics
 from deployments.jobs.sessions import ExpiredJobs, Latest, SessionState, Strokes
 from deployments.jobs.stroke_log import StrokeLog
 
@@ -24,6 +24,7 @@ class SessionShelf(ABC):
 
     _config: StoreConfig
     _clock: Clock
+    _metrics: Metrics
     _db: Database
     _board: Board
     _admission: Admission
@@ -53,6 +54,12 @@ class SessionShelf(ABC):
     async def report_strokes(self, strokes: Strokes) -> None:
         """See :meth:`deployments.jobs.sessions.SessionStore.report_strokes`."""
         self._strokes.add(strokes)
+        for outcome in ("received", "dropped", "skipped", "refused"):
+            if count := getattr(strokes, outcome):
+                self._metrics.count("sketches", count, outcome=outcome)
+        for name in ("to_preview_s", "to_result_s"):
+            for seconds in getattr(strokes, name):
+                self._metrics.observe(f"stroke_{name}", seconds)
 
     def _put_latest(self, tx: Transaction, new: NewJob, file: FileRecord, interrupt_after_s: float | None) -> Latest:
         tenant, key = new.tenant, new.coalesce_key or ""

@@ -28,8 +28,8 @@ def create_api(
     service: JobService,
     config: ApiConfig,
     comfy: ComfyDesk | None = None,
-    drawing: DrawingDesk | None = None,
     dialects: Sequence[Dialect] = (),
+    drawing: DrawingDesk | None = None,
 ) -> FastAPI:
     """Return the application that serves ``service``; the caller starts and closes the service's feeds.
 
@@ -37,8 +37,8 @@ def create_api(
         service: of jobs.
         config: addresses and limits.
         comfy: workflows and backends; None when the installation runs none, which the routes about them say then.
-        drawing: sessions of people who draw; None as above.
         dialects: of older services, which are answered too.
+        drawing: sessions of people who draw; None as with ``comfy``.
     """
     app = build_app(config, dialects)
     app.state.service = service

@@ -13,11 +13,25 @@ from deployments.jobs.slots import FixedSlots
 from deployments.worker import Worker
 
 
+class Name(str):
+    """All of a job that the claim loop looks at, equal to its name."""
+
+    __slots__ = ()
+    id = property(str)
+
+
+class Number(int):
+    """The same, of a number."""
+
+    id = property(str)
+
+
 class Queue:
     """A store that hands out names; a claim waits until there is one or its owner withdrew."""
 
     def __init__(self, *jobs):
-        self.jobs, self.withdrawn, self.failures = list(jobs), asyncio.Event(), 0
+        self.jobs = [Name(job) if isinstance(job, str) else Number(job) for job in jobs]
+        self.withdrawn, self.failures = asyncio.Event(), 0
         self.claims = []
 
     async def claim(self, claim):
@@ -127,6 +141,7 @@ async def test_an_uploading_job_frees_its_slot_but_only_so_many_may_upload():
     worker.start()
     await runner.wait_for(3)
     assert store.jobs == ["d"]
+    assert [claim.computed for claim in store.claims] == [frozenset(), {"a"}, {"a", "b"}]
     runner.let_go.set()
     await runner.wait_for(4)
     await worker.drain()

@@ -127,7 +127,7 @@ async def test_websocket_waits_for_an_answer_to_each_preview_if_asked_to(client,
         while not await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", b"1")):
             await asyncio.sleep(0.005)
         assert (await peer.receive_bytes()).endswith(b"1")
-        (viewing,) = preview_feed._viewings
+        (viewing,) = preview_feed._readers
         for n in range(2, 5):
             await store.put_preview(Preview(job_id, 1, 0, "image/jpeg", str(n).encode()))
         await store.heartbeat(job_id, 1, Progress(Stage.COMPUTING, 0.5))
@@ -152,9 +152,9 @@ async def test_websocket_without_previews_sends_none(client, websocket, store, n
 async def test_websocket_lets_go_of_previews_when_the_client_leaves(client, websocket, feed, preview_feed):
     async with websocket([("job_id", await submit(client)), ("previews", "1")]) as peer:
         await peer.receive()
-        assert len(preview_feed._viewings) == 1
+        assert len(preview_feed._readers) == 1
         await peer.disconnect()
-    assert (feed._subscriptions, preview_feed._viewings) == (set(), set())
+    assert (feed._subscriptions, preview_feed._readers) == (set(), set())
 
 
 async def test_websocket_behind_a_slow_reader_waits_with_one_thing_at_a_time(client, app, store, next_job, websocket_peer):

@@ -67,7 +67,7 @@ async def test_list_workflows_shows_what_ships_and_what_is_broken(client):
 async def test_list_workflows_sees_a_file_that_is_dropped_in(client, workflows, catalogue):
     await client.get("/v1/workflows")
     (workflows / "another.json").write_text(json.dumps(GRAPH))
-    catalogue._looked_at = float("-inf")  # instead of waiting for the next look
+    catalogue._folder._looked_at = float("-inf")  # instead of waiting for the next look
     assert [w["name"] for w in (await client.get("/v1/workflows")).json()["workflows"]] == ["another", "invert"]
     assert (await client.get("/v1/workflows/another")).json()["graph"] == GRAPH
 
