@@ -23,6 +23,9 @@ class DrawingConfig(BaseModel):
         description="a running sketch that is older is stopped for a newer one; default: it is let end, or whoever draws without a pause "
         "would see a picture half as often",
     )
+    priority: int = Field(
+        10, ge=-100, le=100, description="of sketches in the queue of workflows: a person waits for them, and nobody for a batch"
+    )
     timeout_s: float = Field(120.0, gt=0, description="longest time that one sketch computes: whoever draws does not wait for longer")
     max_bytes: int = Field(4 * 2**20, gt=0, le=8 * 2**20, description="length of one sketch")
     max_side_px: int = Field(4096, gt=0, description="longest side of one sketch: no sampler takes more, and each is decoded in memory")

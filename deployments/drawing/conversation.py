@@ -34,7 +34,7 @@ log = get_logger(__name__)
 LONGEST_REST_S = 0.25
 LONGEST_HOLD_S = 2.0  # for a feed that is interrupted
 NEAR = 1  # of the jobs ahead of a sketch, how many may be left when a newer one takes its place
-ASK_AGAIN_S = 1.0  # how often a client without a seat asks for one
+ASK_AGAIN_S = 1.0  # how often a sketch is tried again that there was no room for
 READ_AGAIN_S = 1.0  # pause while the store is away
 MAX_STATES = 1000  # events that may wait for a client; one further behind reads the session again
 MAX_ANSWERS = 100  # the same of answers: whoever sends nonsense without reading gets the newest
@@ -61,6 +61,8 @@ class Conversation:
         self._missed = True  # whether the session has to be read
         self._closed = False
         self._shown_seq = 0
+        self._previewed_seq = 0
+        self._ended_seq = 0
         self._last: tuple[Sketch, str | None, Mapping[str, Any], int] | None = None  # newest that was accepted
         self._failed_seq = 0
         self._active_at = time.monotonic()
@@ -115,7 +117,8 @@ class Conversation:
     def offer_preview(self, preview: Preview) -> None:
         """Take a preview of any job."""
         seq = self._seq_of.get(preview.job_id)
-        if seq is not None and seq > self._shown_seq:
+        if seq is not None and seq > self._shown_seq and seq >= self._previewed_seq:
+            self._previewed_seq = seq
             self._preview = Shown(seq, preview)
             self._watch.previewed(seq)
             self._news.set()
@@ -239,6 +242,7 @@ class Conversation:
         if not event.terminal:
             self._follow(event.job_id, seq)
             return [Processing(seq, 0.0)] if event.status is JobStatus.RUNNING and seq > self._shown_seq else []
+        self._ended_seq = max(self._ended_seq, seq)
         self._seq_of.pop(event.job_id, None)
         if event.status is JobStatus.SUCCEEDED:
             self._complete(event.job_id, seq, event.outputs)
@@ -251,9 +255,9 @@ class Conversation:
 
     def _of_progress(self, event: JobEvent) -> list[Message]:
         seq = event.coalesce_seq or 0
-        self._follow(event.job_id, seq)
-        if event.progress is None or seq <= self._shown_seq:
+        if event.progress is None or seq <= max(self._shown_seq, self._ended_seq):
             return []
+        self._follow(event.job_id, seq)
         return [Processing(seq, round(event.progress.fraction, 3))]
 
     def _complete(self, job_id: str, seq: int, outputs: Sequence[Artifact]) -> None:
@@ -267,6 +271,8 @@ class Conversation:
         self._completed = Completed(seq, job_id, picture)
 
     def _follow(self, job_id: str, seq: int) -> None:
+        if seq <= self._ended_seq:
+            return  # the answer to its submit came after its end
         is_new = job_id not in self._seq_of
         self._seq_of[job_id] = seq
         while len(self._seq_of) > MAX_FOLLOWED:
@@ -282,12 +288,13 @@ class Conversation:
                 self._skip(offer)
                 return 0
             latest = await self._desk.submit(self._tenant, self._session_id, sketch, offer.style, offer.settings, offer.seq)
-        except SessionsFull as error:
-            self.answer(Failed(str(error), error.code, offer.seq, error.place))
-            await self._offer_again(offer)
         except ServiceError as error:
-            self._watch.refused(offer.arrived)
-            self.answer(Failed(str(error), error.code, offer.seq))
+            place = error.place if isinstance(error, SessionsFull) else None
+            self.answer(Failed(str(error), error.code, offer.seq, place))
+            if error.retryable:
+                await self._offer_again(offer)
+            else:
+                self._watch.refused(offer.arrived)
         except Exception:
             log.exception("sketch broke", extra=fields(action="sketch_broke"))
             self._watch.refused(offer.arrived)
@@ -305,7 +312,7 @@ class Conversation:
         return 0
 
     async def _offer_again(self, offer: Offer) -> None:
-        """Ask for a seat again in a moment, with what is newest by then."""
+        """Try again in a moment, with what is newest by then: there may be a seat, or the store is back."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ASK_AGAIN_S):
                 await asyncio.Event().wait()

@@ -116,6 +116,7 @@ class DrawingDesk:
             spec=plan.with_sketch(file_id, sketch.media_type),
             fingerprint=file_id,
             tenant=tenant,
+            priority=self.config.priority,
             requires=plan.requires,
             timeout_s=self.config.timeout_s,
             coalesce_key=session_id,

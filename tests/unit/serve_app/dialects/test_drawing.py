@@ -13,6 +13,7 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
+from deployments.jobs.errors import StoreUnavailable
 from deployments.jobs.model import Artifact, JobError, Preview, Progress, Stage
 
 TENANT = "default"
@@ -392,6 +393,24 @@ async def test_who_finds_no_seat_is_told_the_place_and_gets_one_later(opened, st
     assert "number 1 in line" in refused["message"]
     store._admission.leave((TENANT, "the-first-session"))
     assert (await second.hear("accepted"))["seq"] == 1
+
+
+async def test_a_sketch_outlives_a_store_that_is_away(opened, drawing, work, monkeypatch):
+    monkeypatch.setattr("deployments.drawing.conversation.ASK_AGAIN_S", 0.02)
+    create, failures = drawing.sessions.create_latest, [StoreUnavailable("restarting")] * 2
+
+    async def away(*arguments):
+        if failures:
+            raise failures.pop()
+        return await create(*arguments)
+
+    monkeypatch.setattr(drawing.sessions, "create_latest", away)
+    peer = await opened(hello={})
+    peer.say(type="sketch_update", sketch_data=data_url(sketch()))
+    assert (await peer.hear("error"))["code"] == "store_unavailable"
+    assert (await peer.hear("accepted"))["seq"] == 1
+    await work()
+    assert (await peer.hear("completed"))["seq"] == 1
 
 
 async def test_a_session_in_which_nobody_draws_ends(opened, drawing):
