@@ -1,12 +1,14 @@
-"""The first requests of dialects A, B and C exactly as their clients send them; hosts are replaced."""
+"""The first requests of dialects A to D exactly as their clients send them; hosts are replaced."""
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.cluster import wait_until
 
@@ -113,3 +115,25 @@ def test_gateway(api, media):
     assert post("/api/v1/queue/clear", '{"clear":true}')["code"] == 200
     url = api.get("/api/v1/images/url", params={"filename": "image.png"}).json()
     assert (url["message"], api.get(url["data"]["url"]).status_code) == ("获取图片 URL 成功", 200)
+
+
+def test_drawing(api, cluster, media):
+    picture = next(path for path in sorted(media.iterdir()) if path.suffix in {".jpg", ".png"}).read_bytes()
+    accepted = api.post("/api/sketch", files={"file": ("sketch.png", picture)}).json()
+    assert accepted["status"] == "uploaded"
+    assert accepted["websocket_url"] == f"/api/ws/{accepted['session_id']}"
+    with connect(f"{cluster.url.replace('http', 'ws')}{accepted['websocket_url']}", max_size=2**24) as socket:
+        canvas = "data:image/png;base64," + base64.b64encode(picture).decode()
+        socket.send(json.dumps({"type": "sketch_update", "sketch_data": canvas, "style": "anime"}))
+        urls = []
+        while len(urls) < 2:  # of the request before, or of none of its own if this one took its place; then of this one
+            said = json.loads(socket.recv(timeout=90))
+            assert said["status"] in {"processing", "completed"}, said
+            if said["status"] == "processing":
+                assert 0 <= said["progress"] <= 1
+            else:
+                urls.append(said["result_url"])
+                if said["seq"] == 2:
+                    break
+    assert urls[-1].startswith(f"/api/result/{accepted['session_id']}")
+    assert api.get(urls[-1]).headers["content-type"] == "image/png"
