@@ -163,6 +163,8 @@ class Demo:
             places.add_row("result", str(result))
         places.add_row("API", f"{self._url}/docs")
         places.add_row("workflows", f"{self._url}/v1/workflows")
+        if run:  # a sketch is a workflow too
+            places.add_row("draw", f"{self._url}/draw")
         places.add_row("start page", f"{self._url}/")
         if service and (dashboard := service.dashboard()):
             places.add_row("Ray dashboard", dashboard)

@@ -158,6 +158,7 @@ def test_demo_prints_identity_files_and_addresses_when_all_is_right(run_demo, tm
     assert "No workflow is run, for want of a ComfyUI server: the service has none. COMFYUI_URL says where one is." in printed
     assert str(tmp_path / "demo" / "astronaut_in_woman_face.mp4") in printed
     assert "http://127.0.0.1:8000/docs" in printed
+    assert "/draw" not in printed, "nothing draws without a ComfyUI server"
 
 
 def test_demo_fails_with_the_reason_of_a_failed_job(run_demo):
