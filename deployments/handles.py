@@ -165,9 +165,9 @@ class StoreHandle:
         depth: Depth = await self._call("depth", pool)
         return depth
 
-    async def stats(self, tenant: str) -> Stats:
+    async def stats(self, tenant: str, *, sessions: bool = True) -> Stats:
         """See the port."""
-        stats: Stats = await self._call("stats", tenant)
+        stats: Stats = await self._call("stats", tenant, sessions=sessions)
         return stats
 
     async def record_scaling(self, decision: ScalingDecision) -> None:

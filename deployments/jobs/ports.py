@@ -201,8 +201,8 @@ class JobStore(Protocol):
     async def depth(self, pool: str) -> Depth:
         """Return the load of a pool."""
 
-    async def stats(self, tenant: str) -> Stats:
-        """Return counts and percentiles."""
+    async def stats(self, tenant: str, *, sessions: bool = True) -> Stats:
+        """Return counts and percentiles, those of drawing sessions' jobs included or not."""
 
     async def record_scaling(self, decision: ScalingDecision) -> None:
         """Keep a decision of the autoscaler for people to read."""

@@ -159,13 +159,11 @@ def select_page(connection: sa.Connection, query: JobQuery) -> JobPage:
 
 
 def _filters(query: JobQuery) -> list[sa.ColumnElement[bool]]:
-    filters = [JOBS.c.tenant == query.tenant]
+    filters = _of_tenant(query.tenant, sessions=query.sessions)
     if query.status is not None:
         filters.append(JOBS.c.status == query.status.value)
     if query.kind is not None:
         filters.append(JOBS.c.kind == query.kind)
-    if not query.sessions:
-        filters.append(JOBS.c.coalesce_key.is_(None))
     if query.ended:
         filters.append(JOBS.c.status.in_([status.value for status in JobStatus if status.terminal]))
     if query.label is not None:
@@ -221,28 +219,29 @@ def select_files(connection: sa.Connection, tenant: str, names: Sequence[str], *
     return {row["name"]: file_of_row(row) for row in rows}
 
 
-def count_by(connection: sa.Connection, tenant: str) -> dict[tuple[str, str], int]:
-    """Count a tenant's jobs by (kind, status)."""
-    query = sa.select(JOBS.c.kind, JOBS.c.status, sa.func.count()).where(JOBS.c.tenant == tenant).group_by(JOBS.c.kind, JOBS.c.status)
+def count_by(connection: sa.Connection, tenant: str, *, sessions: bool) -> dict[tuple[str, str], int]:
+    """Count a tenant's jobs by (kind, status); those of sessions where asked for, as below."""
+    counts = sa.select(JOBS.c.kind, JOBS.c.status, sa.func.count())
+    query = counts.where(*_of_tenant(tenant, sessions=sessions)).group_by(JOBS.c.kind, JOBS.c.status)
     return {(kind, status): count for kind, status, count in connection.execute(query)}
 
 
-def sum_attempts(connection: sa.Connection, tenant: str) -> tuple[int, int, int]:
+def sum_attempts(connection: sa.Connection, tenant: str, *, sessions: bool) -> tuple[int, int, int]:
     """Sum over all of a tenant's jobs: (attempts, those beyond the first, those whose worker was lost)."""
     started = sa.func.count(sa.case((JOBS.c.attempt > 0, 1)))
-    query = sa.select(sa.func.sum(JOBS.c.attempt), started, sa.func.sum(JOBS.c.workers_lost)).where(JOBS.c.tenant == tenant)
+    query = sa.select(sa.func.sum(JOBS.c.attempt), started, sa.func.sum(JOBS.c.workers_lost)).where(*_of_tenant(tenant, sessions=sessions))
     attempts, jobs, lost = connection.execute(query).one()
     return attempts or 0, (attempts or 0) - jobs, lost or 0
 
 
-def duration_percentiles(connection: sa.Connection, tenant: str) -> Mapping[str, tuple[float | None, float | None]]:
+def duration_percentiles(connection: sa.Connection, tenant: str, *, sessions: bool) -> Mapping[str, tuple[float | None, float | None]]:
     """Return (p50, p95) seconds of waiting and of running over the newest ended jobs.
 
     Waiting is from acceptance to the first claim; running is from the first claim to the end, other attempts included.
     """
     query = (
         sa.select(JOBS.c.created_at, JOBS.c.finished_at, JOBS.c.attempts)
-        .where(JOBS.c.tenant == tenant, JOBS.c.status.in_([JobStatus.SUCCEEDED.value, JobStatus.FAILED.value]))
+        .where(*_of_tenant(tenant, sessions=sessions), JOBS.c.status.in_([JobStatus.SUCCEEDED.value, JobStatus.FAILED.value]))
         .order_by(JOBS.c.seq.desc())
         .limit(PERCENTILE_SAMPLE)
     )
@@ -256,6 +255,10 @@ def duration_percentiles(connection: sa.Connection, tenant: str) -> Mapping[str,
 def _row_of_key(connection: sa.Connection, tenant: str, key: str) -> sa.RowMapping | None:
     same_key = sa.and_(JOBS.c.tenant == tenant, JOBS.c.idempotency_key == key)
     return connection.execute(sa.select(JOBS).where(same_key)).mappings().first()
+
+
+def _of_tenant(tenant: str, *, sessions: bool) -> list[sa.ColumnElement[bool]]:
+    return [JOBS.c.tenant == tenant, *([] if sessions else [JOBS.c.coalesce_key.is_(None)])]
 
 
 def _queued_in(pool: str) -> sa.ColumnElement[bool]:

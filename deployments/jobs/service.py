@@ -333,9 +333,9 @@ class JobService:
 
     # The installation.
 
-    async def stats(self, *, tenant: str = DEFAULT_TENANT) -> Stats:
-        """Return counts and percentiles."""
-        return await self._store.stats(tenant)
+    async def stats(self, *, tenant: str = DEFAULT_TENANT, sessions: bool = True) -> Stats:
+        """Return counts and percentiles, those of drawing sessions' jobs included or not."""
+        return await self._store.stats(tenant, sessions=sessions)
 
     async def scaling(self) -> tuple[ScalingDecision, ...]:
         """Return the autoscaler's newest decisions and their reasons."""

@@ -290,11 +290,11 @@ class SqlJobStore(SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
         running = sum(1 for _ in self._board.leases.of_pool(pool))
         return Depth(queued, running, self._board.leases.uploading(pool), oldest_age_s, estimated, estimate_s)
 
-    async def stats(self, tenant: str) -> Stats:
+    async def stats(self, tenant: str, *, sessions: bool = True) -> Stats:
         """See :meth:`deployments.jobs.ports.JobStore.stats`."""
-        counts = await self._db.read(lambda c: queries.count_by(c, tenant))
-        attempts, retries, lost = await self._db.read(lambda c: queries.sum_attempts(c, tenant))
-        percentiles = await self._db.read(lambda c: queries.duration_percentiles(c, tenant))
+        counts = await self._db.read(lambda c: queries.count_by(c, tenant, sessions=sessions))
+        attempts, retries, lost = await self._db.read(lambda c: queries.sum_attempts(c, tenant, sessions=sessions))
+        percentiles = await self._db.read(lambda c: queries.duration_percentiles(c, tenant, sessions=sessions))
         by_status = {status.value: sum(n for (_, s), n in counts.items() if s == status) for status in JobStatus}
         by_kind: dict[str, dict[str, int]] = defaultdict(dict)
         for (kind, status), n in counts.items():

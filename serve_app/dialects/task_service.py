@@ -139,7 +139,7 @@ async def read_task_state(task_id: TaskId, service: Service, tenant: Tenant, lin
 @router.get("/stats", summary="Counts, times and rates", responses=documented(503))
 async def read_task_stats(service: Service, tenant: Tenant) -> TaskStats:
     """Count the caller's tasks; percentiles are over the newest ended ones."""
-    return TaskStats.of(await service.stats(tenant=tenant))
+    return TaskStats.of(await service.stats(tenant=tenant, sessions=False))
 
 
 @router.get("/comfyui-queue-status", summary="What runs and what waits", responses=documented(503))
@@ -181,7 +181,7 @@ async def interrupt_comfyui(service: Service, tenant: Tenant, request: Annotated
 @router.get("/status", summary="The state of every part", responses=documented(503))
 async def read_service_status(service: Service, tenant: Tenant, desk: MaybeDesk, config: Config) -> ServiceStatus:
     """Describe the parts: job store, ComfyUI servers, pools of workers, engines."""
-    stats, capabilities = await service.stats(tenant=tenant), await service.capabilities()
+    stats, capabilities = await service.stats(tenant=tenant, sessions=False), await service.capabilities()
     backends = await desk.backend_infos() if desk is not None else ()
     return ServiceStatus.of(stats, backends, list(dict.fromkeys(engine.name for engine in capabilities.engines)), config.version)
 

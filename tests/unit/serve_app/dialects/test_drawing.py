@@ -210,6 +210,8 @@ async def test_styles_come_and_go_with_their_files(client, workflows, monkeypatc
 async def test_sketches_are_no_tasks_of_the_other_dialects(client):
     await send(client, sketch())
     assert (await client.get("/api/tasks")).json()["total"] == 0
+    assert (await client.get("/api/stats")).json()["total"] == 0
+    assert (await client.get("/v1/stats")).json()["by_kind"]["sketch"]["queued"] == 1
     assert (await client.get("/api/tasks", params={"type": "sketch"})).json()["total"] == 1
     assert len((await client.get("/v1/jobs")).json()["jobs"]) == 1
 
