@@ -145,8 +145,8 @@ class Conversation:
         """Accept what is offered, always the newest, when it may make a difference.
 
         A sketch whose turn comes after several others' is not replaced in the job store before it is near: here, a newer one takes the
-        place of an older one for nothing, there, it costs what the computing needs. For the same reason there is a rest after each as
-        long as it took, so that accepting takes half of the time at most.
+        place of an older one for nothing, there, it costs what the computing needs. For the same reason there is a rest as long as the
+        accepting took, which so takes half of the time at most.
         """
         while True:
             await self._offered.wait()
@@ -155,6 +155,8 @@ class Conversation:
             if offer is not None:
                 began, left = time.monotonic(), self._desk.feed.left
                 ahead = await self._submit(offer)
+                if ahead == 0:
+                    continue  # it may leave at any moment: what comes next must not miss that
                 await asyncio.sleep(min(time.monotonic() - began, LONGEST_REST_S))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LONGEST_HOLD_S):
