@@ -78,7 +78,7 @@ class ComfyPlanner:
         stored = StoredSpec(
             workflow={"name": workflow.name, "version": workflow.version} if workflow.name else None,
             graph=bound.graph,
-            media={role: await self._stored(tenant, role, media, bound.graph, info) for role, media in bound.media.items()},
+            media={role: await self.store_media(tenant, role, media, bound.graph, info) for role, media in bound.media.items()},
             choices_open=bound.choices_open,
             seeds=bound.seeds,
             outputs=outputs,
@@ -105,6 +105,25 @@ class ComfyPlanner:
         filled = await asyncio.to_thread(self._fill, workflow, spec, info)
         files = await self._intake.find_files(tenant, file_names(filled.graph, info))
         return *await asyncio.to_thread(_checked, filled, files, workflow.meta, info), info
+
+    async def store_media(self, tenant: str, role: str, media: MediaBinding, graph: PromptGraph, info: ObjectInfo | None) -> StoredMedia:
+        """Check what a request refers to and return it as it is kept.
+
+        Raises:
+            WorkflowInvalid: no reference that can be used.
+            ServiceError: as :meth:`MediaIntake.to_stored`.
+        """
+        place = Place(media.comfy_node, media.input)
+        kind = media_kind(graph, place, info) or "image"
+        try:
+            reference = REFERENCE.validate_python(_plain(media.reference))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            problem = NodeProblem(media.comfy_node, "", media.input, "media_reference", first["msg"])
+            raise WorkflowInvalid(f"the media of {role} cannot be used: {first['msg']}", (problem,)) from None
+        return StoredMedia(
+            comfy_node=media.comfy_node, input=media.input, kind=kind, reference=await self._intake.to_stored(tenant, reference)
+        )
 
     async def to_graph(self, document: JsonObject, tags: tuple[str, ...] = ()) -> tuple[PromptGraph, ObjectInfo | None]:
         """Return a workflow of either format as an API graph, and what is known of the nodes."""
@@ -140,19 +159,6 @@ class ComfyPlanner:
         named = {role: m for role, m in media.values() if _is_open(overridden, m)}
         still_open = tuple(place for place in bound.choices_open if place not in closed)
         return BoundGraph(overridden, named, bound.seeds | drawn, still_open)
-
-    async def _stored(self, tenant: str, role: str, media: MediaBinding, graph: PromptGraph, info: ObjectInfo | None) -> StoredMedia:
-        place = Place(media.comfy_node, media.input)
-        kind = media_kind(graph, place, info) or "image"
-        try:
-            reference = REFERENCE.validate_python(_plain(media.reference))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            problem = NodeProblem(media.comfy_node, "", media.input, "media_reference", first["msg"])
-            raise WorkflowInvalid(f"the media of {role} cannot be used: {first['msg']}", (problem,)) from None
-        return StoredMedia(
-            comfy_node=media.comfy_node, input=media.input, kind=kind, reference=await self._intake.to_stored(tenant, reference)
-        )
 
 
 def _checked(

@@ -16,7 +16,7 @@ class StoredMedia(BaseModel):
     comfy_node: str
     input: str
     kind: str  # image, mask, audio or video
-    reference: JsonObject  # {"url"} or {"file_id"}
+    reference: JsonObject  # {"url"} or {"file_id"}, the latter with "key" and "sha256" where no other job reads it
     checked: bool = False  # it was decoded when the job was accepted, so that nobody need look again
 
 

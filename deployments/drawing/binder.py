@@ -17,12 +17,10 @@ from deployments.comfyui_bridge.config import requirement_of
 from deployments.comfyui_bridge.planner import ComfyPlanner
 from deployments.comfyui_bridge.stored_spec import StoredMedia, StoredSpec
 from deployments.drawing.styles import StyleBook
-from deployments.engines.comfyui.media_inputs import media_kind
-from deployments.engines.comfyui.places import Place
 from deployments.engines.comfyui.seeds import RANDOM_SEED
 from deployments.engines.comfyui.sketch_place import PARAMETER
 from deployments.jobs.errors import InvalidInput
-from deployments.jobs.model import JsonObject
+from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.spec import ComfyOptions, ComfySpec
 
 FRESH_S = 10.0  # backends come and go, and a checkpoint with them
@@ -41,9 +39,9 @@ class SketchPlan:
     roles: tuple[str, ...]  # media of the spec that are the sketch
     requires: str | None
 
-    def with_sketch(self, file_id: str, media_type: str) -> JsonObject:
-        """Return the ``spec`` of a job."""
-        reference = {"file_id": file_id, "media_type": media_type}
+    def with_sketch(self, file: FileRecord) -> JsonObject:
+        """Return the ``spec`` of a job. It says where its sketch lies: a worker need not ask, nor keep it for another job."""
+        reference = {"file_id": file.id, "media_type": file.media_type, "key": file.key, "sha256": file.sha256}
         media = self.spec["media"] | {role: self.spec["media"][role] | {"reference": reference} for role in self.roles}
         return self.spec | {"media": media}
 
@@ -87,17 +85,13 @@ class SketchBinder:
         options = ComfyOptions()
         spec = ComfySpec(workflow=workflow.name, inputs={**settings, PARAMETER: {"file_id": TO_COME}}, options=options)
         bound, outputs, info = await self._planner.bind(tenant, workflow, spec)
+        roles = tuple(role for role, one in bound.media.items() if one.reference == {"file_id": TO_COME})
         media = {
-            role: StoredMedia(
-                comfy_node=one.comfy_node,
-                input=one.input,
-                kind=media_kind(bound.graph, Place(one.comfy_node, one.input), info) or "image",
-                reference=one.reference,
-                checked=one.reference.get("file_id") == TO_COME,
-            )
+            role: StoredMedia(comfy_node=one.comfy_node, input=one.input, kind="image", reference=one.reference, checked=True)
+            if role in roles
+            else await self._planner.store_media(tenant, role, one, bound.graph, info)  # a picture that a setting refers to
             for role, one in bound.media.items()
         }
-        roles = tuple(role for role, one in media.items() if one.reference.get("file_id") == TO_COME)
         stored = StoredSpec(
             kind=KIND,
             workflow={"name": f"styles/{workflow.name}", "version": None},

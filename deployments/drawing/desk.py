@@ -113,7 +113,7 @@ class DrawingDesk:
             id=str(uuid.uuid4()),
             kind=KIND,
             pool=POOL_BY_KIND["comfyui"],
-            spec=plan.with_sketch(file_id, sketch.media_type),
+            spec=plan.with_sketch(file),
             fingerprint=file_id,
             tenant=tenant,
             priority=self.config.priority,

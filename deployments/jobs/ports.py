@@ -500,6 +500,9 @@ class InputSource(Protocol):
     async def materialise(self, tenant: str, reference: JsonObject, directory: Path) -> LocalMedia:
         """Bring a stored ``MediaRef`` (``{"url"}`` or ``{"file_id"}``, with an optional declared ``media_type``) into a job's folder.
 
+        With ``key`` and ``sha256`` beside its ``file_id`` it is a file of this job alone, which is not kept for others. Only we write
+        those: what a client sends has no such fields.
+
         Raises:
             InvalidInput: refused, too large, or not what was declared.
             FetchFailed: could not be read now.

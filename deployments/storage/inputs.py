@@ -63,6 +63,8 @@ class InputCache:
         """See the port. The file is read-only."""
         if "url" in reference:
             path = await self._from_url(reference["url"], directory)
+        elif "key" in reference:
+            path = await self._once(reference, directory)
         elif "file_id" in reference:
             path = await self._from_store(await self._store.get_file(tenant, reference["file_id"]), directory)
         else:
@@ -85,28 +87,36 @@ class InputCache:
                 await asyncio.to_thread(_write, entry, fetched.sha256)
             return path
 
+    async def _once(self, reference: JsonObject, directory: Path) -> Path:
+        """Read an object that no other job will: the store need not be asked for it, and the cache would fill with such ones."""
+        path = await self._download(reference["file_id"], reference["key"], reference["sha256"])
+        target = directory / str(reference["sha256"])
+        await asyncio.to_thread(shutil.move, str(path), str(target))  # the two may lie on different disks
+        return target
+
     async def _from_store(self, record: FileRecord, directory: Path) -> Path:
         async with self._locked(record.sha256):
             path = self._hand_out(record.sha256, directory)
             if path is None:
-                path = await asyncio.to_thread(self._keep, await self._download(record), record.sha256, directory)
+                downloaded = await self._download(record.id, record.key, record.sha256)
+                path = await asyncio.to_thread(self._keep, downloaded, record.sha256, directory)
             return path
 
-    async def _download(self, record: FileRecord) -> Path:
+    async def _download(self, file_id: str, key: str, sha256: str) -> Path:
         descriptor, name = tempfile.mkstemp(prefix="read-", dir=self._incoming)
         digest, path = hashlib.sha256(), Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                async for chunk in self._reader.read(record.key):
+                async for chunk in self._reader.read(key):
                     await asyncio.to_thread(file.write, chunk)
                     await asyncio.to_thread(digest.update, chunk)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        if digest.hexdigest() == record.sha256:
+        if digest.hexdigest() == sha256:
             return path
         path.unlink()
-        raise FetchFailed(f"the stored file {record.id} was damaged on the way: try again, then upload it again")
+        raise FetchFailed(f"the stored file {file_id} was damaged on the way: try again, then upload it again")
 
     def _fresh(self, entry: Path) -> str | None:
         try:

@@ -103,6 +103,16 @@ async def test_materialise_brings_a_stored_file_once(world):
     assert world.reader.reads == 1
 
 
+async def test_a_file_of_one_job_is_neither_asked_for_nor_kept(world):
+    world.add_file()
+    world.store.records.clear()
+    reference = {"file_id": FILE_ID, "key": "uploads/a", "sha256": hashlib.sha256(PNG).hexdigest()}
+    media = await world.cache().materialise("default", reference, world.job)
+    assert (media.path.read_bytes(), media.sha256, world.kept()) == (PNG, reference["sha256"], set())
+    with pytest.raises(FetchFailed, match="damaged"):
+        await world.cache().materialise("default", reference | {"sha256": "0" * 64}, world.job)
+
+
 async def test_materialise_asks_the_store_each_time(world):
     world.add_file()
     cache = world.cache()

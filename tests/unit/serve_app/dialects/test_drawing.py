@@ -17,6 +17,10 @@ from deployments.jobs.errors import StoreUnavailable
 from deployments.jobs.model import Artifact, JobError, Preview, Progress, Stage
 
 TENANT = "default"
+STYLE = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "sketch.png"}, "_meta": {"title": "Sketch"}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "ink"}},
+}
 PICTURE = b"\x89PNG\r\n\x1a\n the picture"
 
 
@@ -188,6 +192,24 @@ async def test_a_session_whose_sketch_failed_says_so(client, work):
     await work(error=JobError("comfy_node_failed", "the sampler broke", retryable=False))
     answer = await client.get(f"/api/result/{session_id}")
     assert (answer.json()["code"], "the sampler broke" in answer.json()["detail"]) == ("no_result_yet", True)
+
+
+async def test_a_picture_that_a_setting_refers_to_is_checked_as_everywhere(client, workflows, work, intake, monkeypatch):
+    monkeypatch.setattr("deployments.comfyui_bridge.workflow_folder.LOOK_S", 0.0)
+    mask = {"class_type": "LoadImage", "inputs": {"image": "mask.png"}, "_meta": {"title": "Mask"}}
+    (workflows / "styles" / "masked.json").write_text(json.dumps(STYLE | {"9": mask}))
+    (workflows / "styles" / "masked.yaml").write_text("parameters: {mask: {type: image, bind: Mask.image}}")
+
+    async def ask(reference):
+        return await send(client, sketch(), style="masked", settings=json.dumps({"mask": reference}))
+
+    for reference in ({"file_id": str(uuid.uuid4()), "key": "artifacts/a", "sha256": "0" * 64}, {"url": "http://127.0.0.1/x"}):
+        assert (await ask(reference)).status_code in {403, 422}, reference
+    uploaded = (await client.post("/v1/files", files={"file": ("m.png", sketch(stroke=9))})).json()["file_id"]
+    assert (await ask({"file_id": uploaded})).status_code == 200
+    media = (await work()).spec["media"]
+    assert media["mask"]["reference"] == {"file_id": uploaded}
+    assert {"key", "sha256"} < set(media["sketch"]["reference"])
 
 
 async def test_styles_come_and_go_with_their_files(client, workflows, monkeypatch):
