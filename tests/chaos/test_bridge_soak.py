@@ -1,4 +1,4 @@
-"""A hundred workflows over backends with every hazard, which are killed, as is the replica that drives them: each ends once, right."""
+"""A hundred and fifty workflows over backends with every hazard, which are killed, as is the replica that drives them: each ends once, right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 HOST = "127.0.0.2"  # the cluster's allow-list names it; the shared backends listen on 127.0.0.1
 TAG = "soak"
-JOBS = 100  # every hazard has its turn, and several kills; bench/comfy_soak.py takes as many as it is told
+JOBS = 150  # every hazard has its turn, and several kills; bench/comfy_soak.py takes as many as it is told
 REPLICA = "ray::ServeReplica:atelier:ComfyUI"
 
 
