@@ -155,6 +155,11 @@ class StoreHandle:
         record: FileRecord = await self._call("get_file", tenant, file_id)
         return record
 
+    async def keys_of(self, job_id: str) -> tuple[str, ...]:
+        """See the port."""
+        keys: tuple[str, ...] = await self._call("keys_of", job_id)
+        return keys
+
     async def find_files(self, tenant: str, names: Sequence[str], *, uploads_first: bool) -> Mapping[str, FileRecord]:
         """See the port."""
         found: Mapping[str, FileRecord] = await self._call("find_files", tenant, tuple(names), uploads_first=uploads_first)

@@ -315,9 +315,7 @@ class Conversation:
 
     async def _offer_again(self, offer: Offer) -> None:
         """Try again in a moment, with what is newest by then: there may be a seat, or the store is back."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ASK_AGAIN_S):
-                await asyncio.Event().wait()
+        await asyncio.sleep(ASK_AGAIN_S)
         if self._next is None:
             self._next = offer
             self._offered.set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.errors import InvalidInput, MediaTooLarge
+from deployments.jobs.ports import PART_BYTES
 
 if TYPE_CHECKING:  # codecs: an ingress in which nobody draws does without them
     from deployments.engines.media.sketch import Sketch
@@ -20,7 +21,10 @@ async def read(data: bytes, limits: MediaLimits) -> Sketch:
         raise MediaTooLarge(f"a sketch has at most {limits.max_bytes} bytes: send it smaller, or as WebP or JPEG")
     from deployments.engines.media.sketch import read_sketch
 
-    return await asyncio.to_thread(read_sketch, data, limits)
+    sketch = await asyncio.to_thread(read_sketch, data, limits)
+    if len(sketch.data) > PART_BYTES:  # a transparent photograph, which became an opaque PNG
+        raise MediaTooLarge("the sketch is transparent and too large for that: send it opaque, or smaller")
+    return sketch
 
 
 def is_alike(one: Sketch, other: Sketch, threshold: float) -> bool:

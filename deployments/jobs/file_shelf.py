@@ -23,6 +23,10 @@ class FileShelf:
         """See :meth:`deployments.jobs.ports.JobStore.get_file`."""
         return await self._db.read(lambda c: queries.select_file(c, tenant, file_id))
 
+    async def keys_of(self, job_id: str) -> tuple[str, ...]:
+        """See :meth:`deployments.jobs.ports.JobStore.keys_of`."""
+        return await self._db.read(lambda c: queries.select_keys(c, [job_id]))
+
     async def find_files(self, tenant: str, names: Sequence[str], *, uploads_first: bool) -> Mapping[str, FileRecord]:
         """See :meth:`deployments.jobs.ports.JobStore.find_files`."""
         return await self._db.read(lambda c: queries.select_files(c, tenant, names, uploads_first=uploads_first))

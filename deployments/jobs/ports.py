@@ -189,6 +189,9 @@ class JobStore(Protocol):
             FileNotFound: no such file for this tenant.
         """
 
+    async def keys_of(self, job_id: str) -> tuple[str, ...]:
+        """Return the object keys of the files that go with a job: what it made, and what it alone reads."""
+
     async def find_files(self, tenant: str, names: Sequence[str], *, uploads_first: bool) -> Mapping[str, FileRecord]:
         """Return the newest published file of each name, as far as there is one.
 

@@ -197,6 +197,11 @@ def insert_file(connection: sa.Connection, record: FileRecord) -> None:
         connection.execute(FILES.insert().values(**{c.name: getattr(record, c.name) for c in FILES.columns}))
 
 
+def select_keys(connection: sa.Connection, job_ids: Sequence[str]) -> tuple[str, ...]:
+    """Return the object keys of the files that belong to jobs: what they made, and what no other job reads."""
+    return tuple(connection.execute(sa.select(FILES.c.key).where(FILES.c.job_id.in_(list(job_ids)))).scalars())
+
+
 def select_file(connection: sa.Connection, tenant: str, file_id: str) -> FileRecord:
     """Read a published file's record.
 

@@ -235,7 +235,7 @@ class JobService:
         return await self._create(new)
 
     async def delete(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> None:
-        """Forget an ended job and remove the bytes of its outputs.
+        """Forget an ended job and remove the bytes of the files that go with it.
 
         Raises:
             JobNotTerminal: the job has not ended.
@@ -244,8 +244,8 @@ class JobService:
         job = await self._store.get(tenant, _checked_job_id(job_id))
         if not job.status.terminal:
             raise JobNotTerminal(job_id, job.status)
-        for artifact in job.outputs:
-            await self._uploader.delete(artifact.uri.partition("://")[2])
+        for key in await self._store.keys_of(job_id):
+            await self._uploader.delete(key)
         with contextlib.suppress(JobNotFound):  # an equal request was faster
             await self._store.delete(tenant, job_id)
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from deployments.jobs.errors import SessionNotFound
 from deployments.jobs.model import FileRecord, Job, JobStatus, NewJob
-from deployments.jobs.queries import insert_file, insert_job
+from deployments.jobs.queries import insert_file, insert_job, select_keys
 from deployments.jobs.sessions import ExpiredJobs, SessionState
 from deployments.jobs.tables import EVENTS, FILES, JOB_LABELS, JOBS, job_of_row
 
@@ -19,7 +19,7 @@ OVERWRITTEN = ("kind", "spec", "fingerprint", "requires", "priority", "timeout_s
 
 def select_newest(connection: sa.Connection, tenant: str, key: str) -> tuple[Job, str] | None:
     """Return the job with the highest number, whatever became of it, and its fingerprint."""
-    row = connection.execute(_session(tenant, key).order_by(JOBS.c.coalesce_seq.desc()).limit(1)).mappings().first()
+    row = _newest_row(connection, tenant, key)
     return (job_of_row(row), row["fingerprint"]) if row else None
 
 
@@ -31,8 +31,7 @@ def select_pending(connection: sa.Connection, tenant: str, key: str) -> tuple[Jo
 
 def select_ended(connection: sa.Connection, tenant: str, key: str) -> Job | None:
     """Return the ended job with the highest number."""
-    ended = _session(tenant, key).where(JOBS.c.status.in_(ENDED)).order_by(JOBS.c.coalesce_seq.desc()).limit(1)
-    row = connection.execute(ended).mappings().first()
+    row = _newest_row(connection, tenant, key, *ENDED)
     return job_of_row(row) if row else None
 
 
@@ -56,8 +55,7 @@ def select_state(connection: sa.Connection, tenant: str, key: str) -> SessionSta
     newest = select_newest(connection, tenant, key)
     if newest is None:
         raise SessionNotFound(key)
-    succeeded = _session(tenant, key).where(JOBS.c.status == JobStatus.SUCCEEDED.value).order_by(JOBS.c.coalesce_seq.desc()).limit(1)
-    row = connection.execute(succeeded).mappings().first()
+    row = _newest_row(connection, tenant, key, JobStatus.SUCCEEDED.value)
     job = newest[0]
     return SessionState(job.coalesce_seq or 0, select_pending(connection, tenant, key), job, job_of_row(row) if row else None)
 
@@ -71,7 +69,7 @@ def insert_latest(connection: sa.Connection, new: NewJob, file: FileRecord, now:
 
 def overwrite(connection: sa.Connection, waiting: Job, new: NewJob, file: FileRecord) -> tuple[str, ...]:
     """Give a waiting job the content of a newer request and return the object keys of the files that it no longer needs."""
-    dropped = tuple(connection.execute(sa.select(FILES.c.key).where(FILES.c.job_id == waiting.id)).scalars())
+    dropped = select_keys(connection, [waiting.id])
     connection.execute(FILES.delete().where(FILES.c.job_id == waiting.id))
     changed = {name: getattr(new, name) for name in OVERWRITTEN}
     connection.execute(JOBS.update().where(JOBS.c.id == waiting.id).values(**changed))
@@ -100,8 +98,7 @@ def select_expired(connection: sa.Connection, rows_before: float, results_before
         .limit(limit)
     )
     job_ids = tuple(connection.execute(ended).scalars())
-    keys = connection.execute(sa.select(FILES.c.key).where(FILES.c.job_id.in_(job_ids))).scalars() if job_ids else ()
-    return ExpiredJobs(job_ids, tuple(keys))
+    return ExpiredJobs(job_ids, select_keys(connection, job_ids))
 
 
 def delete_jobs(connection: sa.Connection, job_ids: Sequence[str]) -> None:
@@ -110,6 +107,11 @@ def delete_jobs(connection: sa.Connection, job_ids: Sequence[str]) -> None:
     found = list(connection.execute(ended).scalars())
     for table, column in ((FILES, FILES.c.job_id), (EVENTS, EVENTS.c.job_id), (JOB_LABELS, JOB_LABELS.c.job_id), (JOBS, JOBS.c.id)):
         connection.execute(table.delete().where(column.in_(found)))
+
+
+def _newest_row(connection: sa.Connection, tenant: str, key: str, *statuses: str) -> sa.RowMapping | None:
+    rows = _session(tenant, key).order_by(JOBS.c.coalesce_seq.desc()).limit(1)
+    return connection.execute(rows.where(JOBS.c.status.in_(statuses)) if statuses else rows).mappings().first()
 
 
 def _session(tenant: str, key: str) -> sa.Select[tuple[object]]:

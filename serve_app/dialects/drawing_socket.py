@@ -47,15 +47,23 @@ class _Line:
         self._talk = Conversation(desk, tenant, session_id)
         self._hello: Hello | None = None
         self._completed: Completed | None = None  # what was shown last
+        self._is_away = False
 
     @property
     def close_code(self) -> int:
         """Why we end it."""
+        if self._is_away:
+            return status.WS_1013_TRY_AGAIN_LATER
         return status.WS_1012_SERVICE_RESTART if self._talk.cut_off else EXPIRED
 
     async def run(self) -> None:
-        """Talk until the client leaves, the feed ends or the session does."""
-        await converse(self._tell(), converse(self._talk.submit_forever(), self._listen()))
+        """Talk until the client leaves, the feed ends or the session does; or not at all while the store is away."""
+        try:
+            await converse(self._tell(), converse(self._talk.submit_forever(), self._listen()))
+        except Unavailable as error:
+            self._is_away = True
+            if self._websocket.client_state is WebSocketState.CONNECTED:
+                await self._websocket.send_json(to_json(Failed(str(error), error.code), self._session_id))
 
     async def _tell(self) -> None:
         async for message in self._talk.messages():
@@ -68,6 +76,8 @@ class _Line:
                 raise WebSocketDisconnect(message.get("code", status.WS_1005_NO_STATUS_RCVD))
             try:
                 await self._take(message.get("text"), message.get("bytes"))
+            except Unavailable:
+                raise  # a hello that is not answered would be waited for
             except ServiceError as error:
                 self._talk.answer(Failed(str(error), error.code))
 

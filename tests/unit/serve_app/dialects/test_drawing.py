@@ -46,6 +46,10 @@ def unframed(frame):
     return json.loads(frame[4 : 4 + size]), frame[4 + size :]
 
 
+def files_of_drawing(folder):
+    return [path for path in (folder / "objects").rglob("*") if path.is_file() and {"sketches", "artifacts"} & set(path.parts)]
+
+
 class Peer:
     """A client of the page or of the older service."""
 
@@ -157,7 +161,7 @@ async def test_what_a_new_sketch_replaced_is_removed(client, objects, tmp_path):
     for stroke in (0, 20, 40):
         await send(client, sketch(stroke=stroke), session_id="my-own-session")
     async with asyncio.timeout(5):
-        while len([path for path in (tmp_path / "objects").rglob("sketches/**/*") if path.is_file()]) > 1:
+        while len([path for path in (tmp_path / "objects").rglob("sketches/**/*") if path.is_file()]) != 1:
             await asyncio.sleep(0.01)
 
 
@@ -227,6 +231,14 @@ async def test_styles_come_and_go_with_their_files(client, workflows, monkeypatc
     assert {problem["file"] for problem in listed["problems"]} == {"broken.json", "blind.json"}
     refused = await send(client, sketch(), style="blind")
     assert "no input for a picture" in refused.json()["detail"]
+
+
+async def test_a_deleted_sketch_takes_its_files_along(client, work, tmp_path):
+    job_id = (await send(client, sketch())).json()["job_id"]
+    await work()
+    assert len(files_of_drawing(tmp_path)) == 2
+    assert (await client.delete(f"/v1/jobs/{job_id}")).status_code == 204
+    assert files_of_drawing(tmp_path) == []
 
 
 async def test_sketches_are_no_tasks_of_the_other_dialects(client):
@@ -444,6 +456,17 @@ async def test_a_session_in_which_nobody_draws_ends(opened, drawing):
     assert (await peer.hear())["code"] == 4408
 
 
+async def test_a_client_that_comes_while_the_store_is_away_is_told_to_come_again(opened, drawing, monkeypatch):
+    async def away(*arguments):
+        raise StoreUnavailable("restarting")
+
+    monkeypatch.setattr(drawing.sessions, "session", away)
+    peer = await opened()
+    peer.say(type="hello")
+    assert (await peer.hear("error"))["code"] == "store_unavailable"
+    assert (await peer.hear())["code"] == 1013
+
+
 async def test_a_client_is_sent_to_another_replica_when_this_one_ends(opened, feed):
     peer = await opened(hello={})
     await feed.close()
@@ -470,13 +493,14 @@ async def test_what_is_too_old_is_swept(client, work, store, drawing, objects, t
         answer = await send(client, sketch(stroke=20 * n), **({"session_id": session_id} if session_id else {}))
         session_id = answer.json()["session_id"]
         await work()
+    assert len(files_of_drawing(tmp_path)) == 6, "a sketch and a picture each"
     drawing.config = drawing.config.model_copy(update={"rows_s": 0.0, "results_s": 100.0})
     assert await drawing.sweep() == 2
     assert (await client.get(f"/api/result/{session_id}")).content == PICTURE
     drawing.config = drawing.config.model_copy(update={"results_s": 0.0})
     assert await drawing.sweep() == 1
     assert (await client.get(f"/api/result/{session_id}")).json()["code"] == "session_not_found"
-    assert [path for path in (tmp_path / "objects").rglob("*") if path.is_file() and {"sketches", "artifacts"} & set(path.parts)] == []
+    assert files_of_drawing(tmp_path) == []
     assert (await store.stats(TENANT)).by_kind == {}
 
 
