@@ -58,8 +58,9 @@ def serve(
     if trouble := find_port_trouble(settings.host, settings.port):
         _fail(trouble)
     from serve_app.main import run_local
-    from serve_app.settings import url_of
+    from serve_app.settings import export_keys, url_of
 
+    export_keys(settings.home)
     url = url_of(settings.host, settings.port)
     print(f"Atelier starts on {url}; Ctrl-C stops it.", flush=True)
     try:

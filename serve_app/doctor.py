@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deployments.duix_bridge.config import DuixConfig, UpstreamSpec
     from deployments.engines.face2face.config import Face2FaceConfig
     from deployments.jobs.model import BackendSpec
+    from deployments.storage.factory import StorageConfig
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 FSYNC_LIMIT_MS = 50.0  # a job is accepted after one fsync; a network disk may need longer and slows every submit
@@ -44,16 +45,19 @@ def examine() -> Iterator[Finding]:
     """Yield the findings, cheapest first. What needs the settings is left out when they are not valid."""
     yield check_python(sys.version_info[:2])
     yield check_runtime()
-    from serve_app.settings import Settings, unknown_names, url_of  # it imports the engines, which the checks above are about
+    from serve_app.settings import Settings, export_keys, unknown_names, url_of  # it imports the engines, which the checks above are about
 
     try:
         settings = Settings()
     except ValueError as error:
         yield Finding("settings", ok=False, text=to_sentence(error))
         return
+    export_keys(settings.home)
     yield check_names(unknown_names(settings.home))
     yield check_models(settings.home / "configs" / "models.yaml")
     yield check_disk(settings.data_dir)
+    if settings.storage.provider != "local":
+        yield check_storage(settings.storage)
     yield check_port(settings.host, settings.port, url_of(settings.host, settings.port))
     yield from check_comfyui(settings.comfyui)
     yield from check_duix(settings.duix)
@@ -129,6 +133,18 @@ def fsync_ms(folder: Path) -> float:
             os.fsync(file.fileno())
             times_ms.append((time.perf_counter() - began) * 1e3)
     return statistics.median(times_ms)
+
+
+def check_storage(config: StorageConfig) -> Finding:
+    """Write an object into the bucket, read it back and delete it."""
+    from deployments.jobs.errors import ServiceError
+    from deployments.storage.factory import build_object_store
+
+    try:
+        asyncio.run(build_object_store(config).check())
+    except ServiceError as error:
+        return Finding("storage", ok=False, text=str(error))
+    return Finding("storage", ok=True, text=f"{config.provider}: bucket {config.s3.bucket} can be written, read and deleted from")
 
 
 def check_port(host: str, port: int, url: str) -> Finding:

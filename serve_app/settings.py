@@ -17,10 +17,12 @@ what share of a GPU is not here but in ``placement.AppArgs``, which Serve reads 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 from pydantic_settings import (
@@ -43,7 +45,7 @@ from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
 from deployments.jobs.intake import IntakeLimits
 from deployments.jobs.service import ServiceConfig
-from deployments.storage.factory import StorageConfig
+from deployments.storage.factory import R2_KEYS, Provider, StorageConfig, r2_config
 from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCacheConfig
 from deployments.storage.sweep import SweepConfig
@@ -55,6 +57,7 @@ WORK = "work"  # folder of the data directory in which workers compute
 HOME = Path(__file__).resolve().parent.parent
 LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
 YES = frozenset({"1", "true", "yes", "on"})
+KEYS = frozenset({*R2_KEYS, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})  # of object stores
 NOT_IN_YAML = frozenset({"home", "app_env", "debug"})  # the first two decide which yaml is read; yaml has log_level for the third
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
     ("store", "database_url"): "ATELIER_DATABASE_URL",
@@ -203,7 +206,15 @@ class Settings(BaseSettings):
         validation_alias="max_file_age",
         description="seconds for which such a file has not changed before it is removed where its process may still live",
     )
-    storage_provider: str = Field("local", validation_alias="storage_provider", description="kind of object store: local, the only one yet")
+    r2_bucket_name: str | None = Field(None, validation_alias="r2_bucket_name", description="bucket of Cloudflare R2")
+    r2_account_id: str | None = Field(
+        None,
+        validation_alias="r2_account_id",
+        description="account at Cloudflare; the keys are read from R2_ACCESS_KEY and R2_SECRET_KEY by the processes that use them",
+    )
+    storage_provider: str = Field(
+        "local", validation_alias="storage_provider", description="kind of object store: local, s3 (AWS, MinIO, Ceph and others) or r2"
+    )
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
     worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
@@ -306,9 +317,11 @@ class Settings(BaseSettings):
 
     @field_validator("storage_provider")
     @classmethod
-    def _provider_is_there(cls, value: str) -> str:
-        if value != "local":
-            raise ValueError("STORAGE_PROVIDER can only be local: cloud storage (gcs, r2, cf_images) is not there yet")
+    def _provider_is_there(cls, value: str, info: ValidationInfo) -> str:
+        if value not in get_args(Provider):
+            raise ValueError(f"STORAGE_PROVIDER is one of {', '.join(get_args(Provider))}; gcs and cf_images are not there yet")
+        if value == "r2" and not (info.data.get("r2_bucket_name") and info.data.get("r2_account_id")):
+            raise ValueError("STORAGE_PROVIDER=r2 needs R2_BUCKET_NAME and R2_ACCOUNT_ID")
         return value
 
     @field_validator("home")
@@ -344,7 +357,11 @@ class Settings(BaseSettings):
     @field_validator("storage", mode="before")
     @classmethod
     def _storage_of_the_provider(cls, value: object, info: ValidationInfo) -> object:
-        return _fill(_below_data_dir(value, "objects", info), provider=info.data.get("storage_provider"))
+        provider, bucket, account_id = (info.data.get(name) for name in ("storage_provider", "r2_bucket_name", "r2_account_id"))
+        value = _fill(_below_data_dir(value, "objects", info), provider=provider)
+        if provider == "r2" and isinstance(value, Mapping):  # what is set for S3 by name, such as a prefix, is kept
+            return {**value, "s3": _fill(value.get("s3") or {}, **r2_config(str(bucket), str(account_id)))}
+        return value
 
     @field_validator("inputs", mode="before")
     @classmethod
@@ -407,6 +424,17 @@ def unknown_names(home: Path) -> list[str]:
     given = {name.lower() for source in (EnvSettingsSource(Settings), dotenv) for name in source.env_vars}
     ours = (name for name in given if name.startswith("atelier_"))
     return sorted(name.upper() for name in ours if name.removeprefix("atelier_").partition("__")[0] not in known)
+
+
+def export_keys(home: Path) -> None:
+    """Put the object store's keys from ``.env`` into the environment, which wins over them.
+
+    They are no settings: what is bound to a deployment can be read in the cluster's metadata. The processes that use them find them in the
+    environment, which those of a local cluster have from this one.
+    """
+    for name, value in dotenv_values(home / ".env", encoding="utf-8").items():
+        if name in KEYS and value:
+            os.environ.setdefault(name, value)
 
 
 def environment_example() -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from serve_app.settings import HOME, Settings, environment_example
+from serve_app.settings import HOME, Settings, environment_example, export_keys
 
 
 @pytest.fixture(autouse=True)
@@ -190,12 +191,32 @@ def test_objects_lie_in_the_data_dir_unless_told_otherwise(home, monkeypatch, en
     assert str(Settings(home=home).storage.root) == expected.format(home=home)
 
 
-@pytest.mark.parametrize("provider", ["gcs", "r2", "cf_images", "floppy"])
-def test_settings_say_that_only_local_storage_is_there_yet(home, monkeypatch, provider):
+@pytest.mark.parametrize("provider", ["gcs", "cf_images", "floppy"])
+def test_settings_say_which_storage_there_is(home, monkeypatch, provider):
     monkeypatch.setenv("STORAGE_PROVIDER", provider)
-    with pytest.raises(ValidationError, match=r"STORAGE_PROVIDER can only be local: cloud storage .* is not there yet") as refused:
+    with pytest.raises(ValidationError, match=r"STORAGE_PROVIDER is one of local, s3, r2; gcs and cf_images are not there yet") as refused:
         Settings(home=home)
     assert refused.value.error_count() == 1
+
+
+def test_r2_by_the_names_that_its_users_have(home, monkeypatch):
+    monkeypatch.setenv("STORAGE_PROVIDER", "r2")
+    with pytest.raises(ValidationError, match="needs R2_BUCKET_NAME and R2_ACCOUNT_ID"):
+        Settings(home=home)
+    monkeypatch.setenv("R2_BUCKET_NAME", "results")
+    monkeypatch.setenv("R2_ACCOUNT_ID", "abc")
+    monkeypatch.setenv("ATELIER_STORAGE__S3__PREFIX", "atelier")
+    storage = Settings(home=home).storage
+    assert (storage.provider, storage.s3.bucket, storage.s3.prefix, storage.s3.region) == ("r2", "results", "atelier/", "auto")
+    assert storage.s3.endpoint == "https://abc.r2.cloudflarestorage.com"
+
+
+def test_s3_needs_a_bucket(home, monkeypatch):
+    monkeypatch.setenv("STORAGE_PROVIDER", "s3")
+    with pytest.raises(ValidationError, match="ATELIER_STORAGE__S3__BUCKET"):
+        Settings(home=home)
+    monkeypatch.setenv("ATELIER_STORAGE__S3__BUCKET", "results")
+    assert Settings(home=home).storage.s3.bucket == "results"
 
 
 @pytest.mark.parametrize(
@@ -241,3 +262,14 @@ def test_env_example_uncommented_changes_nothing(home):
     from_example = Settings(home=home)
     (home / ".env").unlink()
     assert from_example == Settings(home=home)
+
+
+def test_keys_of_the_object_store_come_from_the_environment_or_env_file_and_are_no_settings(home, monkeypatch):
+    (home / ".env").write_text("R2_ACCESS_KEY=from-file\nR2_SECRET_KEY=hidden\nSOMETHING_ELSE=x\n")
+    monkeypatch.setenv("R2_ACCESS_KEY", "from-environment")
+    monkeypatch.setenv("R2_SECRET_KEY", "")
+    monkeypatch.delenv("R2_SECRET_KEY")
+    export_keys(home)
+    assert (os.environ["R2_ACCESS_KEY"], os.environ["R2_SECRET_KEY"]) == ("from-environment", "hidden")
+    assert "SOMETHING_ELSE" not in os.environ
+    assert "hidden" not in Settings(home=home).model_dump_json()

@@ -1,0 +1,226 @@
+"""Objects in a bucket of S3, R2, MinIO, Ceph or another server that speaks S3.
+
+An object is whole or absent: a small one is put in one request, a larger one is a multipart upload that appears when it is completed. All
+state of an upload is with the server and in the token, so any process may take any part. The server checks each part against its MD5 as it
+comes; which parts there are, and how long, is checked before they are joined. S3 does not tell the SHA-256 of what it has joined: whoever
+reads an input back compares it with the one that the job store holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from deployments.jobs.errors import FileNotFound, Unavailable, UploadFailed
+from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
+from deployments.storage.base import check_key, uri_of
+from deployments.storage.s3_client import S3Client, S3Config, code_of
+
+READ_BYTES = 1 << 20
+READ_TRIES = 4  # without a byte between them: a connection that breaks is taken up where it broke
+MAX_PARTS = 10_000  # of S3: 78 GiB
+GONE = frozenset({"NoSuchKey", "NoSuchUpload", "404", "NotFound"})
+
+
+class S3Store:
+    """Uploader and reader over a bucket."""
+
+    def __init__(self, config: S3Config, provider: str = "s3", key_names: tuple[str, str] | None = None) -> None:
+        """See :class:`S3Client`."""
+        self._config = config
+        self._provider = provider
+        self._client = S3Client(config, key_names)
+
+    async def check(self, expected: str | None = None) -> str:
+        """See :class:`deployments.storage.base.ObjectStore`. The bucket is its own identity."""
+        key, mark = f"{self._config.prefix}markers/{uuid.uuid4().hex}", uuid.uuid4().bytes
+        bucket = self._config.bucket
+        await self._client.run("stored", lambda s3: s3.put_object(Bucket=bucket, Key=key, Body=mark))
+        found = await self._client.run("read", lambda s3: s3.get_object(Bucket=bucket, Key=key)["Body"].read(len(mark) + 1))
+        await self._client.run("deleted", lambda s3: s3.delete_object(Bucket=bucket, Key=key))
+        place = f"{self._config.endpoint or 'aws'} {bucket} {self._config.prefix}"
+        identity = hashlib.sha256(place.encode()).hexdigest()[:32]
+        if found != mark or expected not in {None, identity}:
+            raise Unavailable("this machine does not see the bucket of the others: give all machines the same storage settings")
+        return identity
+
+    async def begin(self, key: str, media_type: str) -> UploadToken:
+        """See the port. A repeated call opens another upload; ``sweep`` drops the one that nobody completes."""
+        ours = uuid.uuid4().hex
+        place = self._place(key)
+        answer = await self._client.run(
+            "begun", lambda s3: s3.create_multipart_upload(**place, ContentType=media_type, Metadata={"upload": ours})
+        )
+        return UploadToken(key, f"{ours}.{answer['UploadId']}", media_type)
+
+    async def put_part(self, token: UploadToken, number: int, data: bytes) -> None:
+        """See the port."""
+        if not (0 <= number < MAX_PARTS and len(data) <= PART_BYTES):
+            raise UploadFailed(
+                f"part {number} of {len(data)} bytes is none: at most {MAX_PARTS} parts of {PART_BYTES} bytes make an object"
+            )
+        _, upload_id = _ids_of(token)
+        place = self._place(token.key)
+
+        def send(s3: Any) -> None:  # noqa: ANN401 -- boto3 makes its classes while it runs
+            s3.upload_part(**place, UploadId=upload_id, PartNumber=number + 1, Body=data, ContentMD5=_md5(data))
+
+        await self._client.run("stored", send)
+
+    async def complete(self, token: UploadToken, parts: int, sha256: str) -> StoredObject:
+        """See the port. Repeated after success it finds the object in place and answers the same."""
+        ours, upload_id = _ids_of(token)
+        place = self._place(token.key)
+
+        def complete(s3: Any) -> int:  # noqa: ANN401 -- same
+            try:
+                found = list(_parts(s3, place, upload_id))
+                size_bytes = _check_parts(found, parts)
+                joined = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in found]
+                s3.complete_multipart_upload(**place, UploadId=upload_id, MultipartUpload={"Parts": joined})
+            except ClientError as error:
+                if code_of(error) not in GONE:
+                    raise
+                return _completed_before(s3, place, ours)
+            return size_bytes
+
+        return StoredObject(token.key, uri_of(self._provider, token.key), await self._client.run("completed", complete), sha256)
+
+    async def put(self, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
+        """See the port."""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UploadFailed("the bytes do not have the announced sha256: upload again")
+        place = self._place(key)
+
+        def put(s3: Any) -> None:  # noqa: ANN401 -- same
+            s3.put_object(**place, Body=data, ContentType=media_type, ContentMD5=_md5(data), Metadata={"sha256": sha256})
+
+        await self._client.run("stored", put)
+        return StoredObject(key, uri_of(self._provider, key), len(data), sha256)
+
+    async def abort(self, token: UploadToken) -> None:
+        """See the port."""
+        _, upload_id = _ids_of(token)
+        place = self._place(token.key)
+        await self._client.run("dropped", lambda s3: _abort(s3, place, upload_id))
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        place = self._place(key)
+        await self._client.run("deleted", lambda s3: s3.delete_object(**place))
+
+    async def size(self, key: str) -> int:
+        """See :class:`deployments.jobs.ports.ObjectReader`."""
+        place = self._place(key)
+        return await self._client.run("read", lambda s3: int(_or_not_found(key, s3.head_object, place)["ContentLength"]))
+
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """See :class:`deployments.jobs.ports.ObjectReader`; yields up to 1 MiB at a time, and goes on when a connection has broken."""
+        end = await self.size(key) if end is None else end
+        at, tries = start, 0
+        while at < end:
+            before = at
+            async with contextlib.aclosing(self._read_once(key, at, end)) as chunks:
+                async for chunk in chunks:
+                    at += len(chunk)
+                    yield chunk
+            tries = tries + 1 if at == before else 0
+            if tries == READ_TRIES:
+                raise Unavailable(f"the store ends {key} after {at} of {end} bytes: try again later")
+
+    async def _read_once(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Read until the end, or until the connection breaks."""
+        wanted = {**self._place(key), "Range": f"bytes={start}-{end - 1}"}
+        answer = await self._client.run("read", lambda s3: _or_not_found(key, s3.get_object, wanted))
+        with contextlib.closing(answer["Body"]) as body:
+            if answer["ContentLength"] != end - start:
+                raise Unavailable(f"the store answers {answer['ContentLength']} bytes of {key} where {end - start} were asked for")
+            while chunk := await self._client.run("read", lambda _: _next_of(body)):
+                yield chunk
+
+    async def sweep(self, older_than_s: float) -> int:
+        """See :class:`deployments.storage.base.ObjectStore`."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        bucket, prefix = self._config.bucket, self._config.prefix
+
+        def sweep(s3: Any) -> int:  # noqa: ANN401 -- same
+            pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+            stale = [upload for page in pages for upload in page.get("Uploads", ()) if upload["Initiated"] <= before]
+            for upload in stale:
+                _abort(s3, {"Bucket": bucket, "Key": upload["Key"]}, upload["UploadId"])
+            return len(stale)
+
+        return await self._client.run("swept", sweep)
+
+    def _place(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._config.bucket, "Key": self._config.prefix + check_key(key)}
+
+
+def _ids_of(token: UploadToken) -> tuple[str, str]:
+    ours, _, upload_id = token.upload_id.partition(".")
+    if not upload_id:
+        raise UploadFailed("the upload token is not of this store: begin the upload again")
+    return ours, upload_id
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def _parts(s3: Any, place: Mapping[str, str], upload_id: str) -> list[dict[str, Any]]:  # noqa: ANN401 -- same
+    pages = s3.get_paginator("list_parts").paginate(**place, UploadId=upload_id)
+    return sorted((part for page in pages for part in page.get("Parts", ())), key=lambda part: int(part["PartNumber"]))
+
+
+def _check_parts(found: list[dict[str, Any]], announced: int) -> int:
+    """Return the length of all parts together; each but the last is as long as a part is."""
+    if [part["PartNumber"] for part in found] != list(range(1, announced + 1)):
+        raise UploadFailed(f"{announced} parts were announced, but {len(found)} have come: send the missing ones again")
+    if any(part["Size"] != PART_BYTES for part in found[:-1]):
+        raise UploadFailed("a part came short: upload again")
+    return sum(int(part["Size"]) for part in found)
+
+
+def _completed_before(s3: Any, place: Mapping[str, str], ours: str) -> int:  # noqa: ANN401 -- same
+    try:
+        head = s3.head_object(**place)
+    except ClientError as error:
+        if code_of(error) not in GONE:
+            raise
+    else:
+        if {name.lower(): value for name, value in head["Metadata"].items()}.get("upload") == ours:  # some servers change the case
+            return int(head["ContentLength"])
+    raise UploadFailed("the upload was aborted or has gone stale: begin again")
+
+
+def _abort(s3: Any, place: Mapping[str, str], upload_id: str) -> None:  # noqa: ANN401 -- same
+    try:
+        s3.abort_multipart_upload(**place, UploadId=upload_id)
+    except ClientError as error:
+        if code_of(error) not in GONE:
+            raise
+
+
+def _or_not_found(key: str, call: Any, place: Mapping[str, str]) -> Any:  # noqa: ANN401 -- same
+    try:
+        return call(**place)
+    except ClientError as error:
+        if code_of(error) in GONE:
+            raise FileNotFound(key) from None
+        raise
+
+
+def _next_of(body: Any) -> bytes:  # noqa: ANN401 -- same
+    """Read on; nothing at the end and when the connection breaks."""
+    try:
+        return bytes(body.read(READ_BYTES))
+    except (BotoCoreError, HTTPError, OSError):
+        return b""
