@@ -40,6 +40,7 @@
     ├── EngineFailed                  engine_failed            a fault of ours while computing
     ├── ComfyNodeFailed               comfy_node_failed        a node of the workflow raised
     │   └── ComfyOutOfMemory          comfy_out_of_memory      for want of memory, which another backend or moment may have
+    ├── MarkingFailed                 marking_failed           a result could not be marked as generated and is therefore not published
     ├── JobTimedOut                   job_timed_out
     ├── JobStalled                    job_stalled
     └── WorkerLost                    worker_lost              a lease ran out: its worker died or was cut off
@@ -420,6 +421,20 @@ class ComfyOutOfMemory(ComfyNodeFailed):
 
     code = "comfy_out_of_memory"
     retryable = True
+
+
+class MarkingFailed(ServiceError):
+    """A result could not be marked as generated: it is not published."""
+
+    code = "marking_failed"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name} could not be marked as generated and is not published: {self.reason}"
 
 
 class JobTimedOut(ServiceError):
