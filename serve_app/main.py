@@ -154,6 +154,7 @@ def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: 
         inputs=settings.inputs,
         work_root=settings.work_root,
         runner=settings.runner,
+        marking=settings.marking,
         sweep=SweepConfig(interval_s=settings.periodic_cleanup_interval, max_age_s=settings.max_file_age),
         worker=settings.worker.model_copy(update={"slots": options.slots, "drain_s": drain_s}),
     )

@@ -39,6 +39,7 @@ from deployments.drawing.config import DrawingConfig
 from deployments.duix_bridge.config import DEFAULT_DATA_DIR, DuixConfig
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
+from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
 from deployments.jobs.intake import IntakeLimits
@@ -208,6 +209,7 @@ class Settings(BaseSettings):
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
     worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
     runner: RunnerConfig = Field(RunnerConfig(), description="how workers keep in touch with the store")
+    marking: MarkingConfig = Field(MarkingConfig(), description="marks in results that say they are generated")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of inputs")
     storage: StorageConfig = Field({}, description="object store")  # type: ignore[assignment]  # same
     fetch: FetchConfig = Field({}, description="inputs by URL")  # type: ignore[assignment]  # same

@@ -9,6 +9,7 @@
     │   ├── MediaTypeMismatch         media_type_mismatch      declared one type, sent another
     │   ├── MediaTooLarge             media_too_large          over a limit on bytes, pixels, frames or seconds
     │   ├── UrlNotAllowed             url_not_allowed          the guard refuses the address
+    │   ├── ConsentRequired               consent_required         a face job without the consent that this installation asks for
     │   ├── IdempotencyConflict       idempotency_key_reused   same key, another payload
     │   ├── WorkflowInvalid           workflow_invalid         a graph that ComfyUI would refuse; names the nodes and inputs
     │   ├── WorkflowNotConvertible    workflow_not_convertible a UI-format workflow that has no API form
@@ -113,6 +114,15 @@ class UrlNotAllowed(InvalidInput):
     """The guarded fetcher refuses this address."""
 
     code = "url_not_allowed"
+
+
+class ConsentRequired(InvalidInput):
+    """A face job came without the consent of the person shown, which the operator asks for."""
+
+    code = "consent_required"
+
+    def __str__(self) -> str:
+        return "this installation changes faces only with consent: send consent {who, reference} of the person shown"
 
 
 class IdempotencyConflict(InvalidInput):

@@ -31,8 +31,6 @@ def write(source: BinaryIO, target: BinaryIO, text: str) -> None:
     target.write(b"\xff\xd8")
     ordered = [*kept[:first], (APP1, ours), *kept[first:]]
     target.writelines(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in ordered)
-        struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in [*kept[:first], (APP1, ours), *kept[first:]]
-    )
     copy_rest(source, target)
 
 

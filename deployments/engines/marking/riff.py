@@ -134,4 +134,5 @@ def _extended_head(kind: bytes, source: BinaryIO) -> bytes:
         width, height, flags = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, ALPHA_FLAG if bits >> 28 & 1 else 0
     else:
         raise Malformed("a WebP that begins with neither VP8, VP8L nor VP8X")
-    return struct.pack("<I", flags | XMP_FLAG) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    sides = (int(side - 1).to_bytes(3, "little") for side in (width, height))
+    return struct.pack("<I", flags | XMP_FLAG) + b"".join(sides)
