@@ -58,6 +58,7 @@ LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who lis
 YES = frozenset({"1", "true", "yes", "on"})
 NOT_IN_YAML = frozenset({"home", "app_env", "debug"})  # the first two decide which yaml is read; yaml has log_level for the third
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
+    ("service", "can_sign"): "ATELIER_MARKING__CERTIFICATE",
     ("store", "database_url"): "ATELIER_DATABASE_URL",
     ("storage", "provider"): "STORAGE_PROVIDER",
     ("fetch", "allow"): "ATELIER_FETCH_ALLOW",

@@ -10,6 +10,7 @@
     │   ├── MediaTooLarge             media_too_large          over a limit on bytes, pixels, frames or seconds
     │   ├── UrlNotAllowed             url_not_allowed          the guard refuses the address
     │   ├── ConsentRequired               consent_required         a face job without the consent that this installation asks for
+    │   ├── SigningNotConfigured          c2pa_not_configured      a signed manifest is asked for where there is no certificate
     │   ├── IdempotencyConflict       idempotency_key_reused   same key, another payload
     │   ├── WorkflowInvalid           workflow_invalid         a graph that ComfyUI would refuse; names the nodes and inputs
     │   ├── WorkflowNotConvertible    workflow_not_convertible a UI-format workflow that has no API form
@@ -123,6 +124,15 @@ class ConsentRequired(InvalidInput):
 
     def __str__(self) -> str:
         return "this installation changes faces only with consent: send consent {who, reference} of the person shown"
+
+
+class SigningNotConfigured(InvalidInput):
+    """A signed manifest is asked for, and this installation has no certificate to sign with."""
+
+    code = "c2pa_not_configured"
+
+    def __str__(self) -> str:
+        return "this installation signs no results: leave out c2pa, or have its operator set a certificate"
 
 
 class IdempotencyConflict(InvalidInput):

@@ -55,7 +55,9 @@ class JobOptions(StrictModel):
         description="of the person whose face or voice is changed; kept with the job and in the record of its outputs",
         examples=[{"who": "A. Example", "reference": "contract 2026-117"}],
     )
+    c2pa: bool = Field(False, description="sign a C2PA manifest into the results, whatever the installation's marking profile but off")
 
     def kept(self) -> JsonObject:
         """Return what is kept with the job's spec, beside what its engine reads."""
-        return {} if self.consent is None else {"consent": self.consent.model_dump(mode="json")}
+        consent = {} if self.consent is None else {"consent": self.consent.model_dump(mode="json")}
+        return {**consent, "c2pa": True} if self.c2pa else consent

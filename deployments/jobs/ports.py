@@ -383,8 +383,13 @@ class OutputFile:
 class Marker(Protocol):
     """Marks a result as generated, as the last thing that is done to it before it is stored."""
 
-    def mark(self, job: Job, file: OutputFile) -> JsonObject:
-        """Mark the file where it lies. Blocks; may be repeated.
+    def mark(self, job: Job, file: OutputFile, inputs: Mapping[str, LocalMedia]) -> JsonObject:
+        """Mark the file where it lies. Blocks.
+
+        Args:
+            job: that made it.
+            file: the result.
+            inputs: what it was made of, by role.
 
         Returns:
             What was put into it, for the attempt's record.

@@ -65,6 +65,7 @@ class _Attempt:
     timings: dict[str, float] = field(default_factory=dict)
     files: list[OutputFile] = field(default_factory=list)  # finished so far
     facts: JsonObject = field(default_factory=dict)
+    inputs: dict[str, LocalMedia] = field(default_factory=dict)
     marks: JsonObject = field(default_factory=dict)  # what was put into each file, by name
     stored: list[Artifact] = field(default_factory=list)  # in the object store; what is not published in the end is removed
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -175,9 +176,9 @@ class JobRunner:
     async def _work(self, attempt: _Attempt, computed: Callable[[], None]) -> None:
         try:
             with attempt.stage(Stage.FETCHING, 0.0):
-                inputs = await self._fetch(attempt.job, attempt.work_dir / "inputs")
+                attempt.inputs = await self._fetch(attempt.job, attempt.work_dir / "inputs")
             with attempt.stage(Stage.COMPUTING, COMPUTE_FROM):
-                await self._compute(attempt, inputs)
+                await self._compute(attempt)
             computed()
             with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
                 await self._upload(attempt)
@@ -205,9 +206,9 @@ class JobRunner:
                 task.cancel()  # of one that failed, the others
             await asyncio.wait(fetching.values())
 
-    async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia]) -> None:
+    async def _compute(self, attempt: _Attempt) -> None:
         job = attempt.job
-        task = EngineTask(job.spec, inputs, attempt.work_dir, job.id, job.attempt, job.tenant)
+        task = EngineTask(job.spec, attempt.inputs, attempt.work_dir, job.id, job.attempt, job.tenant)
         previews = PreviewSender(self._previews, job)
         try:
             async with contextlib.aclosing(self._engine.run(task)) as items:
@@ -234,7 +235,7 @@ class JobRunner:
         """Mark a result as generated, so that what is stored, its size and its hash are those of the marked file."""
         if self._marker is None or file.name in attempt.marks:
             return  # marked already: a part of the upload is tried again
-        attempt.marks[file.name] = await asyncio.to_thread(self._marker.mark, attempt.job, file)
+        attempt.marks[file.name] = await asyncio.to_thread(self._marker.mark, attempt.job, file, attempt.inputs)
         attempt.facts["marks"] = attempt.marks
         if consent := attempt.job.spec.get("consent"):
             attempt.facts["consent"] = consent

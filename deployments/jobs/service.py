@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.jobs.capabilities import Capabilities
-from deployments.jobs.errors import ConsentRequired, FileNotFound, InvalidInput, JobNotFound, JobNotTerminal, Unavailable
+from deployments.jobs.errors import (
+    ConsentRequired,
+    FileNotFound,
+    InvalidInput,
+    JobNotFound,
+    JobNotTerminal,
+    SigningNotConfigured,
+    Unavailable,
+)
 from deployments.jobs.events import EventId, JobEvent
 from deployments.jobs.feed import EventFeed, Subscription
 from deployments.jobs.fingerprint import fingerprint_of_retry, fingerprint_of_submit
@@ -60,6 +68,7 @@ class ServiceConfig(BaseModel):
         ge=0,
         description="free space of the data's disk below which no job and no upload is accepted (507); 0 accepts to the last byte",
     )
+    can_sign: bool = Field(False, description="whether results can be signed")
     require_consent: bool = Field(False, description="refuse faceswap and face2face jobs that come without `consent`")
 
 
@@ -136,6 +145,7 @@ class JobService:
         Raises:
             InvalidInput: a reference that cannot be used, a malformed key, or a kind that no pool here runs.
             ConsentRequired: a face job without consent, where the operator asks for it.
+            SigningNotConfigured: ``c2pa`` is asked for where nothing can be signed.
             FileNotFound: a reference to a file that does not exist.
             JobExists: the client-made id is taken by another payload.
             IdempotencyConflict: the key was used for another payload.
@@ -151,6 +161,8 @@ class JobService:
         await self._check_kind(spec.kind)
         if self._config.require_consent and spec.kind in FACE_KINDS and options.consent is None:
             raise ConsentRequired
+        if options.c2pa and not self._config.can_sign:
+            raise SigningNotConfigured
         if check is not None:
             await check()
         plan = await self._plan(tenant, spec)

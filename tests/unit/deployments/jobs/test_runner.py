@@ -231,7 +231,7 @@ class Marks:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
 
-    def mark(self, job, file):
+    def mark(self, job, file, inputs):
         if self.error:
             raise self.error
         file.path.write_bytes(file.path.read_bytes() + b" marked")

@@ -16,7 +16,7 @@ def test_a_result_says_who_made_it_and_in_which_job(tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(path)
     marker = build_marker(MarkingConfig(producer="studio-7", propagator="studio-8"))
-    assert marker.mark(JOB, OutputFile(path, "a.png", "image/png")) == {"aigc": "PNG tEXt AIGC"}
+    assert marker.mark(JOB, OutputFile(path, "a.png", "image/png"), {}) == {"aigc": "PNG tEXt AIGC"}
     assert find_labels(path) == [
         {
             "Label": "1",
@@ -33,7 +33,7 @@ def test_a_result_says_who_made_it_and_in_which_job(tmp_path):
 def test_a_result_of_a_format_without_carrier_is_named_as_such(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("{}")
-    assert build_marker(MarkingConfig()).mark(JOB, OutputFile(path, "a.json", "application/json")) == {"aigc": None}
+    assert build_marker(MarkingConfig()).mark(JOB, OutputFile(path, "a.json", "application/json"), {}) == {"aigc": None}
 
 
 def test_profile_off_marks_nothing():
