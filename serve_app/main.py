@@ -221,6 +221,7 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         drawing=settings.drawing,
         media=settings.media,
         api=settings.api,
+        marking=settings.marking,
         dialects=settings.dialects,
         capabilities=describe(settings, manifest_of(settings), frozenset(pools)),
     )

@@ -17,6 +17,8 @@ from deployments.engines.marking.streams import Malformed
 from deployments.jobs.errors import MarkingFailed
 from deployments.jobs.media_types import SNIFF_BYTES, sniff
 
+BROKEN = (Malformed, struct.error, IndexError, RecursionError)  # what reading a file may end with that is not as its format says
+
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
@@ -45,8 +47,15 @@ CARRIERS = {
 def carrier_of(path: Path) -> Carrier | None:
     """Return how the file carries the label, told by its content; None when its format has no carrier."""
     with path.open("rb") as file:
-        head = file.read(SNIFF_BYTES)
-    return CARRIERS.get("audio/mpeg" if head[:3] == b"ID3" else sniff(head) or "")
+        return CARRIERS.get(type_of(file))
+
+
+def type_of(file: BinaryIO) -> str:
+    """Return the media type of a file by its content, and leave it at its beginning; empty when it is none that we know."""
+    file.seek(0)
+    head = file.read(SNIFF_BYTES)
+    file.seek(0)
+    return "audio/mpeg" if head[:3] == b"ID3" else sniff(head) or ""
 
 
 def put_label(path: Path, label: AigcLabel) -> str | None:
@@ -70,27 +79,26 @@ def put_label(path: Path, label: AigcLabel) -> str | None:
             carrier.write(source, target, label.to_json())
         made.chmod(path.stat().st_mode & 0o777)
         made.replace(path)
-    except (Malformed, struct.error, IndexError, OSError) as error:
+    except (*BROKEN, OSError) as error:
         with suppress(OSError):
             made.unlink(missing_ok=True)
         raise MarkingFailed(path.name, _reason(error)) from error
     return carrier.name
 
 
-def find_labels(path: Path) -> list[dict[str, str]]:
+def find_labels(file: BinaryIO) -> list[dict[str, str]]:
     """Return the labels of a file: none or one, or more where somebody has put in another.
 
     Raises:
-        MarkingFailed: the file cannot be read.
+        Malformed: the file cannot be read.
     """
-    carrier = carrier_of(path)
+    carrier = CARRIERS.get(type_of(file))
     if carrier is None:
         return []
     try:
-        with path.open("rb") as file:
-            found = carrier.read(file)
-    except (Malformed, struct.error, IndexError) as error:
-        raise MarkingFailed(path.name, _reason(error)) from error
+        found = carrier.read(file)
+    except BROKEN as error:
+        raise Malformed(_reason(error)) from error
     return [label for text in found if (label := parse_label(text)) is not None]
 
 

@@ -39,6 +39,8 @@ class MarkingConfig(BaseModel):
     timestamp_url: str = Field(
         "", pattern=r"^(https?://\S+)?$", description="RFC 3161 service that dates signatures, so that they outlive the certificate"
     )
+    trust_anchors: Path | None = Field(None, description="PEM file of certificates by which POST /v1/verify trusts signers")
+    verify_bytes: int = Field(512 * 2**20, gt=0, description="largest file that POST /v1/verify looks into")
 
     @model_validator(mode="after")
     def _can_sign_what_it_must(self) -> MarkingConfig:
@@ -46,7 +48,7 @@ class MarkingConfig(BaseModel):
             raise ValueError("marking.certificate and marking.private_key belong together: set both or none")
         if self.profile == "eu" and self.certificate is None:
             raise ValueError("marking.profile eu signs results: set marking.certificate and marking.private_key")
-        for path in (self.certificate, self.private_key):
+        for path in (self.certificate, self.private_key, self.trust_anchors):
             if path is not None and not path.is_file():
                 raise ValueError(f"marking: there is no file {path}")
         if self.can_sign and find_spec("c2pa") is None:

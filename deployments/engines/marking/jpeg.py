@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from deployments.engines.marking.label import find_in_xmp, put_into_xmp
-from deployments.engines.marking.streams import Malformed, copy_rest, read_exactly
+from deployments.engines.marking.streams import Malformed, copy_rest, counted, read_exactly
 
 XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 EXIF_HEAD = b"Exif\0\0"
@@ -22,7 +22,7 @@ def write(source: BinaryIO, target: BinaryIO, text: str) -> None:
     Raises:
         Malformed: no JPEG, or its XMP has no room for the label.
     """
-    segments = list(_segments(source))
+    segments = list(counted(_segments(source)))
     packet = next((body[len(XMP_HEAD) :] for marker, body in segments if _is_xmp(marker, body)), None)
     ours = XMP_HEAD + _fitted(put_into_xmp(packet, text))
     kept = [(marker, body) for marker, body in segments if not _is_xmp(marker, body)]
@@ -40,7 +40,7 @@ def read(source: BinaryIO) -> list[str]:
     Raises:
         Malformed: no JPEG.
     """
-    return [text for marker, body in _segments(source) if _is_xmp(marker, body) for text in find_in_xmp(body)]
+    return [text for marker, body in counted(_segments(source)) if _is_xmp(marker, body) for text in find_in_xmp(body)]
 
 
 def _segments(source: BinaryIO) -> Iterator[tuple[int, bytes]]:

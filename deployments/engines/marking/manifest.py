@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from deployments.engines.marking.carriers import type_of
 from deployments.engines.marking.config import MarkingConfig
 from deployments.jobs.errors import MarkingFailed
-from deployments.jobs.media_types import SNIFF_BYTES, sniff
 
 # Formats that c2pa embeds a manifest into and that an engine here or a workflow makes.
 SIGNED_TYPES = frozenset(
@@ -25,7 +25,9 @@ SIGNED_TYPES = frozenset(
         "audio/mpeg", "audio/flac",
     }
 )  # fmt: skip
-NO_THUMBNAIL = {"builder": {"thumbnail": {"enabled": False}}}  # a picture in the picture, of a tenth of its size
+# A manifest may lie elsewhere and name its address: what a client sends must not make us connect to anything.
+OFFLINE = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+NO_THUMBNAIL = OFFLINE | {"builder": {"thumbnail": {"enabled": False}}}  # a picture in the picture, of a tenth of its size
 MAX_READ_ERROR = 200  # characters of c2pa's own words
 
 
@@ -69,7 +71,8 @@ class ManifestSigner:
         """
         from c2pa import C2paError
 
-        media_type = type_of(path)
+        with path.open("rb") as file:
+            media_type = type_of(file)
         if media_type not in SIGNED_TYPES:
             return None
         descriptor, name = tempfile.mkstemp(prefix=".signing-", dir=path.parent)
@@ -107,7 +110,8 @@ class ManifestSigner:
             )
             for ingredient in ingredients:
                 said = {"title": ingredient.title, "relationship": "parentOf" if ingredient.parent else "componentOf"}
-                builder.add_ingredient(said, type_of(ingredient.path), held.enter_context(ingredient.path.open("rb")))
+                file = held.enter_context(ingredient.path.open("rb"))
+                builder.add_ingredient(said, type_of(file), file)
             if parent:
                 edited = {"action": "c2pa.edited", "digitalSourceType": f"http://cv.iptc.org/newscodes/digitalsourcetype/{_IPTC[created]}"}
                 builder.add_action(edited)
@@ -117,32 +121,31 @@ class ManifestSigner:
 _IPTC = {True: "trainedAlgorithmicMedia", False: "compositeWithTrainedAlgorithmicMedia"}
 
 
-def type_of(path: Path) -> str:
-    """Return the media type of a file by its content; empty when it is none that we know."""
-    with path.open("rb") as file:
-        head = file.read(SNIFF_BYTES)
-    return "audio/mpeg" if head[:3] == b"ID3" else sniff(head) or ""
-
-
 def has_manifest(path: Path) -> bool:
     """Whether a file carries a C2PA manifest, valid or not."""
-    return read_manifest(path) is not None
+    with path.open("rb") as file:
+        return read_manifest(file) is not None
 
 
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return what c2pa's reader says of a file; None when it carries no manifest, or is of a format without one."""
-    from c2pa import C2paError, Reader
+def read_manifest(file: BinaryIO, anchors: str = "") -> dict[str, Any] | None:
+    """Return what c2pa's reader says of a file; None when it carries no manifest, or is of a format without one.
 
-    media_type = type_of(path)
+    Args:
+        file: open for reading.
+        anchors: PEM certificates that signers are trusted by; without, no signer is.
+    """
+    from c2pa import C2paError, Context, Reader
+
+    media_type = type_of(file)
     if media_type not in SIGNED_TYPES:
         return None
+    trust = {"trust": {"trust_anchors": anchors}} if anchors else {}
     try:
-        with path.open("rb") as file:
-            reader = Reader.try_create(media_type, file)
-            if reader is None:
-                return None
-            with reader:
-                said: dict[str, Any] = json.loads(reader.json())
-                return said
+        reader = Reader.try_create(media_type, file, context=Context.from_dict(OFFLINE | trust))
+        if reader is None:
+            return None
+        with reader:
+            said: dict[str, Any] = json.loads(reader.json())
+            return said
     except C2paError as error:
         return {"validation_state": "Unreadable", "reason": str(error)[:MAX_READ_ERROR]}

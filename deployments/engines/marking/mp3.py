@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from deployments.engines.marking.label import FIELD
-from deployments.engines.marking.streams import Malformed, copy_rest, read_exactly
+from deployments.engines.marking.streams import Malformed, copy_rest, counted, read_exactly
 
 UNSYNCHRONISED, EXTENDED_HEADER, FOOTER = 0x80, 0x40, 0x10
 LATIN_1 = 0
@@ -61,7 +61,7 @@ def _read_tag(source: BinaryIO) -> tuple[int, list[_Frame]]:
         body = body.replace(b"\xff\x00", b"\xff")
     if flags & EXTENDED_HEADER and len(body) >= 4:
         body = body[_from_synchsafe(body[:4]) if version == 4 else struct.unpack(">I", body[:4])[0] + 4 :]
-    return version, list(_frames(body, version))
+    return version, list(counted(_frames(body, version)))
 
 
 def _frames(body: bytes, version: int) -> Iterator[_Frame]:

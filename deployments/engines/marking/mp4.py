@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from deployments.engines.marking.label import FIELD
-from deployments.engines.marking.streams import Malformed, copy, read_exactly
+from deployments.engines.marking.streams import Malformed, copy, counted, read_exactly
 
 AIGC = FIELD.encode()
 TEXT = 1  # type of a data box: UTF-8
@@ -38,7 +38,7 @@ def write(source: BinaryIO, target: BinaryIO, text: str) -> None:
     Raises:
         Malformed: no movie box, or one that cannot be read.
     """
-    spans = list(_spans(source))
+    spans = list(counted(_spans(source)))
     movie = next((span for span in spans if span.kind == b"moov"), None)
     if movie is None:
         raise Malformed("the file has no movie box")
@@ -63,7 +63,7 @@ def read(source: BinaryIO) -> list[str]:
     Raises:
         Malformed: no movie box, or one that cannot be read.
     """
-    for span in _spans(source):
+    for span in counted(_spans(source)):
         if span.kind == b"moov":
             source.seek(span.start)
             return [value for name, value in _texts(_content(read_exactly(source, span.size))) if FIELD in name]
@@ -118,7 +118,7 @@ def _box(kind: bytes, content: bytes) -> bytes:
 
 def _with_label(movie: bytes, text: str) -> bytes:
     """Return the movie box's content with the label in its user data, behind all else."""
-    boxes = list(_boxes(movie))
+    boxes = list(counted(_boxes(movie)))
     user = b"".join(content for kind, content in boxes if kind == b"udta")
     held = [(kind, content) for kind, content in _boxes(user) if kind != b"meta"]
     items = [item for kind, content in _boxes(user) if kind == b"meta" for item in _items(content) if item[0] != AIGC]
@@ -129,7 +129,7 @@ def _with_label(movie: bytes, text: str) -> bytes:
 
 def _meta_boxes(meta: bytes) -> dict[bytes, bytes]:
     # MP4 has four bytes of version and flags before the boxes, QuickTime does not.
-    return dict(_boxes(meta if meta[4:8] == b"hdlr" else meta[4:]))
+    return dict(counted(_boxes(meta if meta[4:8] == b"hdlr" else meta[4:])))
 
 
 def _items(meta: bytes) -> list[tuple[bytes, bytes]]:
@@ -154,7 +154,7 @@ def _to_meta(items: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _texts(movie: bytes) -> Iterator[tuple[str, str]]:
-    for kind, user in _boxes(movie):
+    for kind, user in counted(_boxes(movie)):
         metas = [user] if kind == b"meta" else [content for inner, content in _boxes(user) if inner == b"meta"] if kind == b"udta" else []
         for meta in metas:
             for name, data in _items(meta):
@@ -165,7 +165,7 @@ def _texts(movie: bytes) -> Iterator[tuple[str, str]]:
 def _shifted(content: bytes, *, after: int, by: int) -> bytes:
     """Return boxes with the chunk offsets that point behind ``after`` moved by ``by`` bytes."""
     made = []
-    for kind, inner in _boxes(content):
+    for kind, inner in counted(_boxes(content)):
         if kind in NESTED:
             made.append(_box(kind, _shifted(inner, after=after, by=by)))
         elif kind in {b"stco", b"co64"}:

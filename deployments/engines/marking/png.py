@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from deployments.engines.marking.label import FIELD, find_in_xmp, take_out_of_xmp
-from deployments.engines.marking.streams import Malformed, copy, copy_rest, read_exactly
+from deployments.engines.marking.streams import Malformed, copy, copy_rest, counted, read_exactly
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
@@ -25,7 +25,7 @@ def write(source: BinaryIO, target: BinaryIO, text: str) -> None:
     if source.read(8) != SIGNATURE:
         raise Malformed("no PNG")
     target.write(SIGNATURE)
-    for kind, size in _chunks(source):
+    for kind, size in counted(_chunks(source)):
         if kind in _TEXTS and size < 2**20:
             body = _without_label(kind, read_exactly(source, size))
             source.seek(4, 1)
@@ -50,7 +50,7 @@ def read(source: BinaryIO) -> list[str]:
     if source.read(8) != SIGNATURE:
         raise Malformed("no PNG")
     found: list[str] = []
-    for kind, size in _chunks(source):
+    for kind, size in counted(_chunks(source)):
         if kind in _TEXTS and size < 2**20:
             keyword, value = _split(kind, read_exactly(source, size))
             if keyword == XMP_KEYWORD:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from deployments.engines.marking.label import FIELD, find_in_xmp, put_into_xmp
-from deployments.engines.marking.streams import Malformed, copy, read_exactly
+from deployments.engines.marking.streams import Malformed, copy, counted, read_exactly
 
 XMP = b"XMP "
 AIGC = FIELD.encode()
@@ -25,7 +25,7 @@ def write_webp(source: BinaryIO, target: BinaryIO, text: str) -> None:
     _open(source, b"WEBP")
     target.write(b"RIFF\0\0\0\0WEBP")
     packet: bytes | None = None
-    for number, (kind, size) in enumerate(_chunks(source)):
+    for number, (kind, size) in enumerate(counted(_chunks(source))):
         if kind == XMP:
             packet = packet or read_exactly(source, size)
             source.seek(size % 2, 1)
@@ -49,7 +49,7 @@ def write_wav(source: BinaryIO, target: BinaryIO, text: str) -> None:
     """
     size_said = _open(source, b"WAVE")
     target.write(b"RIFF\0\0\0\0WAVE")
-    for kind, size in _chunks(source):
+    for kind, size in counted(_chunks(source)):
         if kind == AIGC:
             source.seek(size + size % 2, 1)
             continue
@@ -69,7 +69,7 @@ def read(source: BinaryIO) -> list[str]:
     if head[:4] != b"RIFF":
         raise Malformed("no RIFF file")
     found: list[str] = []
-    for kind, size in _chunks(source):
+    for kind, size in counted(_chunks(source)):
         if kind in {XMP, AIGC} and size < 2**20:
             body = read_exactly(source, size)
             found += find_in_xmp(body) if kind == XMP else [body.rstrip(b"\0").decode("utf-8", "replace")]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, TypeVar
+
+Part = TypeVar("Part")
 
 COPY_BYTES = 2**20
 MAX_HELD_BYTES = 64 * 2**20  # of one part that is looked into; what is longer is only ever copied
+
+MAX_PARTS = 100_000  # of one file or box; a file made of empty parts would keep a processor busy for minutes
 
 
 class Malformed(ValueError):
@@ -44,3 +49,15 @@ def copy_rest(source: BinaryIO, target: BinaryIO) -> None:
     """Copy all that is left."""
     while piece := source.read(COPY_BYTES):
         target.write(piece)
+
+
+def counted(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield the parts.
+
+    Raises:
+        Malformed: there are more than any honest file has.
+    """
+    for number, part in enumerate(parts):
+        if number == MAX_PARTS:
+            raise Malformed("too many parts")
+        yield part

@@ -21,6 +21,11 @@ OTHER = AigcLabel("other", "before")
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
 
 
+def labels_of(path):
+    with path.open("rb") as file:
+        return find_labels(file)
+
+
 def picture(path, **options):
     Image.fromarray(PIXELS).save(path, **options)
 
@@ -113,7 +118,7 @@ def test_a_label_is_read_back_and_nothing_else_has_changed(media):
     put_label(media, LABEL)
     assert carrier
     assert json.loads(outside(media)) == json.loads(LABEL.to_json())
-    assert find_labels(media) == [json.loads(LABEL.to_json())]
+    assert labels_of(media) == [json.loads(LABEL.to_json())]
     assert decoded(media) == before
     assert sorted(path.name for path in media.parent.iterdir()) == [media.name]
 
@@ -170,7 +175,7 @@ def test_what_has_no_carrier_is_left_alone(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("{}")
     assert put_label(path, LABEL) is None
-    assert (path.read_text(), find_labels(path)) == ("{}", [])
+    assert (path.read_text(), labels_of(path)) == ("{}", [])
 
 
 def test_a_file_that_is_cut_off_is_refused_and_stays_as_it_was(media):
@@ -201,8 +206,8 @@ def test_png_labels_of_others_are_found_and_replaced(tmp_path):
     info.add_itxt("AIGC", json.dumps({"AIGC": json.loads(OTHER.to_json())}), zip=True)
     info.add_text("prompt", '{"3": {}}')
     picture(path, pnginfo=info)
-    assert find_labels(path) == [json.loads(OTHER.to_json())]
+    assert labels_of(path) == [json.loads(OTHER.to_json())]
     put_label(path, LABEL)
-    assert find_labels(path) == [json.loads(LABEL.to_json())]
+    assert labels_of(path) == [json.loads(LABEL.to_json())]
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         assert image.info["prompt"] == '{"3": {}}'

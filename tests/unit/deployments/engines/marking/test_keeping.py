@@ -4,9 +4,9 @@ import av
 import pytest
 from PIL import Image
 
-from deployments.engines.marking.carriers import find_labels, put_label
+from deployments.engines.marking.carriers import put_label
 from deployments.engines.marking.label import AigcLabel
-from tests.unit.deployments.engines.marking.test_carriers import MAKERS
+from tests.unit.deployments.engines.marking.test_carriers import MAKERS, labels_of
 
 LABEL = AigcLabel("studio", "job")
 
@@ -37,7 +37,7 @@ def test_a_picture_that_pillow_saves_again_has_lost_its_label(name, marked):
     path = marked(name)
     with Image.open(path) as image:
         image.save(path.with_name(f"again-{name}"))
-    assert find_labels(path.with_name(f"again-{name}")) == []
+    assert labels_of(path.with_name(f"again-{name}")) == []
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_a_copy_by_ffmpeg_keeps_the_label_or_loses_it(name, options, kept, marke
     path = marked(name)
     copy = path.with_name(f"copy-{name}")
     remux(path, copy, **options)
-    assert bool(find_labels(copy)) is kept
+    assert bool(labels_of(copy)) is kept

@@ -2,23 +2,26 @@
 
 import datetime as dt
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
-from c2pa import C2paError, Context, Reader
+from c2pa import Builder, C2paBuilderIntent, C2paDigitalSourceType, C2paError, C2paSignerInfo, Context, Reader, Signer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import ValidationError
 
-from deployments.engines.marking.carriers import find_labels
+from deployments.engines.marking.carriers import type_of as type_of_open
 from deployments.engines.marking.config import MarkingConfig
-from deployments.engines.marking.manifest import type_of
+from deployments.engines.marking.inspection import inspect
+from deployments.engines.marking.manifest import read_manifest
 from deployments.engines.marking.marker import build_marker
 from deployments.jobs.errors import MarkingFailed
 from deployments.jobs.ports import OutputFile
-from tests.unit.deployments.engines.marking.test_carriers import MAKERS, decoded
+from tests.unit.deployments.engines.marking.test_carriers import MAKERS, decoded, labels_of
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -67,6 +70,11 @@ def config(tmp_path, root):
     return MarkingConfig(profile="eu", producer="studio-7", certificate=tmp_path / "chain.pem", private_key=tmp_path / "key.pem")
 
 
+def type_of(path):
+    with path.open("rb") as file:
+        return type_of_open(file)
+
+
 def job(kind="faceswap", **spec):
     return SimpleNamespace(id="5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11", kind=kind, spec=spec)
 
@@ -96,7 +104,7 @@ def test_the_manifest_is_valid_on_every_carrier_and_the_label_is_under_it(name, 
     assert marks["c2pa"] == "manifest of studio-7"
     assert read["validation_state"] == "Trusted"
     assert "compositeWithTrainedAlgorithmicMedia" in json.dumps(read)
-    assert [label["ContentProducer"] for label in find_labels(path)] == ["studio-7"]
+    assert [label["ContentProducer"] for label in labels_of(path)] == ["studio-7"]
     assert decoded(path) == before
 
 
@@ -138,7 +146,7 @@ def test_the_manifest_that_a_result_came_with_is_its_parent(tmp_path, config, ro
     assert marker.mark(job(), output(path), {})["ingredients"] == ["a.png"]
     read = said(path, root)
     assert (len(read["manifests"]), read["validation_state"]) == (2, "Trusted")
-    assert len(find_labels(path)) == 1
+    assert len(labels_of(path)) == 1
     assert [left.name for left in tmp_path.iterdir() if left.name.startswith(".")] == []
 
 
@@ -175,3 +183,47 @@ def test_settings_that_cannot_sign_say_so(given, why):
 def test_a_certificate_that_is_not_there_stops_the_start(tmp_path, config):
     with pytest.raises(ValidationError, match="there is no file"):
         MarkingConfig(certificate=tmp_path / "none.pem", private_key=tmp_path / "key.pem")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_inspection_tells_label_and_manifest(name, tmp_path, config, root):
+    path = made(tmp_path, name)
+    with path.open("rb") as file:
+        bare = inspect(file)
+    build_marker(config).mark(job(), output(path), {})
+    with path.open("rb") as file:
+        found, trusting = inspect(file), inspect(file, root)
+    assert (bare.aigc, bare.manifest, bare.problem) == ((), None, None)
+    assert [label["ProduceID"] for label in found.aigc] == [job().id]
+    assert (found.manifest.state, found.manifest.generator, found.manifest.signer) == ("Valid", "studio-7", "Test Signer")
+    assert found.manifest.source_types == ("compositeWithTrainedAlgorithmicMedia",)
+    assert trusting.manifest.state == "Trusted"
+
+
+def test_a_manifest_that_lies_elsewhere_is_not_fetched(tmp_path, config):
+    asked = []
+
+    class Noting(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Noting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    path, away = made(tmp_path, "a.jpg"), tmp_path / "away.jpg"
+    info = C2paSignerInfo(b"es256", config.certificate.read_bytes(), config.private_key.read_bytes(), None)
+    with Signer.from_info(info) as signer, Builder("{}") as builder, path.open("rb") as source, away.open("w+b") as target:
+        builder.set_intent(C2paBuilderIntent.CREATE, C2paDigitalSourceType.TRAINED_ALGORITHMIC_MEDIA)
+        builder.set_no_embed()
+        builder.set_remote_url(f"http://127.0.0.1:{server.server_port}/manifest")
+        builder.sign(signer, "image/jpeg", source, target)
+    with away.open("rb") as file:
+        said = read_manifest(file)
+    server.shutdown()
+    server.server_close()
+    assert b"/manifest" in away.read_bytes()
+    assert asked == []
+    assert said is None or said["validation_state"] == "Unreadable"

@@ -4,10 +4,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from deployments.engines.marking.carriers import find_labels
 from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.marking.marker import build_marker
 from deployments.jobs.ports import OutputFile
+from tests.unit.deployments.engines.marking.test_carriers import labels_of
 
 JOB = SimpleNamespace(id="5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11")
 
@@ -17,7 +17,7 @@ def test_a_result_says_who_made_it_and_in_which_job(tmp_path):
     Image.new("RGB", (8, 8)).save(path)
     marker = build_marker(MarkingConfig(producer="studio-7", propagator="studio-8"))
     assert marker.mark(JOB, OutputFile(path, "a.png", "image/png"), {}) == {"aigc": "PNG tEXt AIGC"}
-    assert find_labels(path) == [
+    assert labels_of(path) == [
         {
             "Label": "1",
             "ContentProducer": "studio-7",
