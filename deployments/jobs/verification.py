@@ -33,7 +33,7 @@ class MarksFound:
     media_type: str
     aigc: tuple[dict[str, str], ...]  # labels; a file should have one
     manifest: ManifestFound | None
-    manifest_looked_for: bool  # False: this installation cannot read manifests
+    manifest_looked_for: bool  # False: this installation cannot read manifests, or the file is broken
     problem: str | None = None  # why the file could not be read to its end
 
 

@@ -39,7 +39,7 @@ class MarksView(View):
     media_type: str = Field(description="by content", examples=["image/png"])
     aigc: list[dict[str, str]] = Field(description="labels of GB 45438-2025; a file should have one", examples=[[{"Label": "1"}]])
     manifest: ManifestView | None = Field(description="null when there is none")
-    manifest_looked_for: bool = Field(description="false: this installation cannot read manifests")
+    manifest_looked_for: bool = Field(description="false: this installation cannot read manifests, or the file is broken")
     problem: str | None = Field(description="why the file could not be read to its end")
 
     @classmethod

@@ -32,7 +32,8 @@ def inspect(file: BinaryIO, anchors: str = "") -> MarksFound:
         labels = find_labels(file)[:MAX_SHOWN]
     except Malformed as error:
         problem = str(error)
-    can_read = find_spec("c2pa") is not None
+    # What is not as its format says is not handed to the next reader, which takes minutes for some of it.
+    can_read = problem is None and find_spec("c2pa") is not None
     said = read_manifest(file, anchors) if can_read else None
     return MarksFound(media_type, tuple(labels), _manifest(said) if said is not None else None, can_read, problem)
 

@@ -18,11 +18,11 @@ from deployments.engines.marking.carriers import type_of
 from deployments.engines.marking.config import MarkingConfig
 from deployments.jobs.errors import MarkingFailed
 
-# Formats that c2pa embeds a manifest into and that an engine here or a workflow makes.
+# Formats that c2pa embeds a manifest into and that are checked before it reads them.
 SIGNED_TYPES = frozenset(
     {
-        "image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "video/mp4", "video/quicktime", "audio/mp4", "audio/wav",
-        "audio/mpeg", "audio/flac",
+        "image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4", "video/quicktime", "audio/mp4", "audio/wav",
+        "audio/mpeg",
     }
 )  # fmt: skip
 # A manifest may lie elsewhere and name its address: what a client sends must not make us connect to anything.

@@ -6,6 +6,7 @@ import struct
 import pytest
 
 from deployments.engines.marking.inspection import inspect
+from deployments.engines.marking.mp4 import MAX_BOXES
 from deployments.engines.marking.streams import MAX_PARTS
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -21,6 +22,13 @@ HOSTILE = {
     "an MP4 of empty boxes": FTYP + BOX.pack(8, b"free") * (MAX_PARTS + 1),
     "an MP4 box longer than the file": FTYP + BOX.pack(2**31, b"moov") + bytes(20),
     "a movie of empty boxes": FTYP + BOX.pack(8 + 8 * (MAX_PARTS + 1), b"moov") + BOX.pack(8, b"free") * (MAX_PARTS + 1),
+    "a track of empty boxes": FTYP
+    + BOX.pack(16 + 8 * (MAX_BOXES + 1), b"moov")
+    + BOX.pack(8 + 8 * (MAX_BOXES + 1), b"trak")
+    + BOX.pack(8, b"free") * (MAX_BOXES + 1),
+    "empty boxes behind a movie": FTYP + BOX.pack(8, b"moov") + BOX.pack(8, b"free") * (MAX_BOXES + 1),
+    "tracks in tracks": FTYP + b"".join(BOX.pack(8 * (depth + 1), b"trak" if depth < 5000 else b"moov") for depth in range(5000, -1, -1)),
+    "a movie behind empty boxes": FTYP + BOX.pack(8, b"free") * (MAX_BOXES + 1) + BOX.pack(8, b"moov"),
     "an ID3 frame longer than its tag": b"ID3\x04\0\0\0\0\0\x14TXXX\0\0\x7f\x7f" + bytes(20),
     "a GIF that is its head": b"GIF89a" + bytes(7),
 }
