@@ -22,6 +22,8 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.engines.marking.config import MarkingConfig
+from deployments.engines.marking.marker import build_marker
 from deployments.handles import StoreHandle, UploaderHandle
 from deployments.jobs.config import RunnerConfig, WorkerConfig
 from deployments.jobs.errors import Unavailable
@@ -53,6 +55,7 @@ class WorkerSetup(BaseModel):
     runner: RunnerConfig
     worker: WorkerConfig
     sweep: SweepConfig = SweepConfig()
+    marking: MarkingConfig = MarkingConfig()
 
 
 async def build_worker(
@@ -92,6 +95,7 @@ async def build_worker(
         work_folder=WorkFolder(setup.work_root, owner),
         config=setup.runner,
         metrics=metrics,
+        marker=build_marker(setup.marking),
     )
     sweeper = Sweeper(setup.sweep, setup.work_root, places, metrics)
     return Worker(store=store, runner=runner, pool=setup.pool, owner=owner, slots=slots, config=setup.worker, sweeper=sweeper)

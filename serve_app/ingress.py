@@ -7,6 +7,7 @@ classes to call them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from deployments.drawing.binder import SketchBinder
 from deployments.drawing.config import DrawingConfig
 from deployments.drawing.desk import DrawingDesk, DrawingParts
 from deployments.drawing.styles import StyleBook
+from deployments.engines.marking.config import MarkingConfig
+from deployments.engines.marking.inspection import inspect
 from deployments.engines.media.limits import MediaLimits
 from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
@@ -36,6 +39,7 @@ from deployments.jobs.model import Job, JobQuery, JsonObject
 from deployments.jobs.ports import SystemClock
 from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService, ServiceConfig
+from deployments.jobs.verification import Verification
 from deployments.storage.address import AllowList
 from deployments.storage.disk import DiskFloor
 from deployments.storage.factory import StorageConfig, build_object_store
@@ -69,6 +73,7 @@ class IngressSetup(BaseModel):
     api: ApiConfig
     dialects: DialectsConfig
     capabilities: Capabilities
+    marking: MarkingConfig = MarkingConfig()
 
 
 class Ingress:
@@ -122,6 +127,8 @@ class Ingress:
             check_room=room.check,
             config=setup.service,
         )
+        anchors = setup.marking.trust_anchors.read_text("utf-8") if setup.marking.trust_anchors else ""
+        self._verification = Verification(partial(inspect, anchors=anchors), setup.api.work_root, setup.marking.verify_bytes)
         styles = StyleBook(setup.workflows / "styles", planner)
         self._drawing = DrawingDesk(
             DrawingParts(
@@ -143,7 +150,9 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the HTTP application in the replica, from what the constructor made."""
         dialects = build_dialects(self._setup.dialects)
-        return create_api(self._service, self._setup.api, comfy=self._desk, drawing=self._drawing, dialects=dialects)
+        return create_api(
+            self._service, self._setup.api, comfy=self._desk, drawing=self._drawing, dialects=dialects, verification=self._verification
+        )
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica
         await self._drawing.close()

@@ -41,6 +41,7 @@ from deployments.drawing.config import DrawingConfig
 from deployments.duix_bridge.config import DEFAULT_DATA_DIR, DuixConfig
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
+from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
 from deployments.jobs.intake import IntakeLimits
@@ -60,6 +61,7 @@ YES = frozenset({"1", "true", "yes", "on"})
 KEYS = frozenset({*R2_KEYS, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})  # of object stores
 NOT_IN_YAML = frozenset({"home", "app_env", "debug"})  # the first two decide which yaml is read; yaml has log_level for the third
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
+    ("service", "can_sign"): "ATELIER_MARKING__CERTIFICATE",
     ("store", "database_url"): "ATELIER_DATABASE_URL",
     ("storage", "provider"): "STORAGE_PROVIDER",
     ("fetch", "allow"): "ATELIER_FETCH_ALLOW",
@@ -219,6 +221,7 @@ class Settings(BaseSettings):
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
     worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
     runner: RunnerConfig = Field(RunnerConfig(), description="how workers keep in touch with the store")
+    marking: MarkingConfig = Field(MarkingConfig(), description="marks in results that say they are generated")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of inputs")
     storage: StorageConfig = Field({}, description="object store")  # type: ignore[assignment]  # same
     fetch: FetchConfig = Field({}, description="inputs by URL")  # type: ignore[assignment]  # same

@@ -9,6 +9,8 @@
     │   ├── MediaTypeMismatch         media_type_mismatch      declared one type, sent another
     │   ├── MediaTooLarge             media_too_large          over a limit on bytes, pixels, frames or seconds
     │   ├── UrlNotAllowed             url_not_allowed          the guard refuses the address
+    │   ├── ConsentRequired               consent_required         a face job without the consent that this installation asks for
+    │   ├── SigningNotConfigured          c2pa_not_configured      a signed manifest is asked for where there is no certificate
     │   ├── IdempotencyConflict       idempotency_key_reused   same key, another payload
     │   ├── WorkflowInvalid           workflow_invalid         a graph that ComfyUI would refuse; names the nodes and inputs
     │   ├── WorkflowNotConvertible    workflow_not_convertible a UI-format workflow that has no API form
@@ -40,6 +42,7 @@
     ├── EngineFailed                  engine_failed            a fault of ours while computing
     ├── ComfyNodeFailed               comfy_node_failed        a node of the workflow raised
     │   └── ComfyOutOfMemory          comfy_out_of_memory      for want of memory, which another backend or moment may have
+    ├── MarkingFailed                 marking_failed           a result could not be marked as generated and is therefore not published
     ├── JobTimedOut                   job_timed_out
     ├── JobStalled                    job_stalled
     └── WorkerLost                    worker_lost              a lease ran out: its worker died or was cut off
@@ -112,6 +115,24 @@ class UrlNotAllowed(InvalidInput):
     """The guarded fetcher refuses this address."""
 
     code = "url_not_allowed"
+
+
+class ConsentRequired(InvalidInput):
+    """A face job came without the consent of the person shown, which the operator asks for."""
+
+    code = "consent_required"
+
+    def __str__(self) -> str:
+        return "this installation changes faces only with consent: send consent {who, reference} of the person shown"
+
+
+class SigningNotConfigured(InvalidInput):
+    """A signed manifest is asked for, and this installation has no certificate to sign with."""
+
+    code = "c2pa_not_configured"
+
+    def __str__(self) -> str:
+        return "this installation signs no results: leave out c2pa, or have its operator set a certificate"
 
 
 class IdempotencyConflict(InvalidInput):
@@ -420,6 +441,20 @@ class ComfyOutOfMemory(ComfyNodeFailed):
 
     code = "comfy_out_of_memory"
     retryable = True
+
+
+class MarkingFailed(ServiceError):
+    """A result could not be marked as generated: it is not published."""
+
+    code = "marking_failed"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name} could not be marked as generated and is not published: {self.reason}"
 
 
 class JobTimedOut(ServiceError):

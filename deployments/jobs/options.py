@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from deployments.jobs.model import JsonObject
 from deployments.jobs.spec import StrictModel
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -25,6 +26,15 @@ LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
 LabelValue = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,255}$")]
 
 
+class Consent(StrictModel):
+    """Who agreed that a face or voice is changed, and where that is written down."""
+
+    who: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$", description="the person shown, or a code for them")]
+    reference: Annotated[
+        str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,500}$", description="where the agreement is kept, such as a contract's number")
+    ]
+
+
 class JobOptions(StrictModel):
     """Identity, order, limits and labels of a job."""
 
@@ -40,3 +50,14 @@ class JobOptions(StrictModel):
     labels: Annotated[dict[LabelName, LabelValue], BeforeValidator(_check_count)] = Field(
         default_factory=dict, description=f"for listing: at most {MAX_LABELS}", examples=[{"project": "spring"}]
     )
+    consent: Consent | None = Field(
+        None,
+        description="of the person whose face or voice is changed; kept with the job and in the record of its outputs",
+        examples=[{"who": "A. Example", "reference": "contract 2026-117"}],
+    )
+    c2pa: bool = Field(False, description="sign a C2PA manifest into the results, whatever the installation's marking profile but off")
+
+    def kept(self) -> JsonObject:
+        """Return what is kept with the job's spec, beside what its engine reads."""
+        consent = {} if self.consent is None else {"consent": self.consent.model_dump(mode="json")}
+        return {**consent, "c2pa": True} if self.c2pa else consent

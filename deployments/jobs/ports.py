@@ -380,6 +380,25 @@ class OutputFile:
     temporary: bool = False
 
 
+class Marker(Protocol):
+    """Marks a result as generated, as the last thing that is done to it before it is stored."""
+
+    def mark(self, job: Job, file: OutputFile, inputs: Mapping[str, LocalMedia]) -> JsonObject:
+        """Mark the file where it lies. Blocks.
+
+        Args:
+            job: that made it.
+            file: the result.
+            inputs: what it was made of, by role.
+
+        Returns:
+            What was put into it, for the attempt's record.
+
+        Raises:
+            MarkingFailed: it cannot be marked, and must not be published.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class PreviewPicture:
     """A picture of the work in progress, for whoever looks now."""

@@ -34,6 +34,7 @@ from deployments.jobs.ports import (
     InputSource,
     JobStore,
     LocalMedia,
+    Marker,
     Metrics,
     OutputFile,
     PreviewPicture,
@@ -64,6 +65,8 @@ class _Attempt:
     timings: dict[str, float] = field(default_factory=dict)
     files: list[OutputFile] = field(default_factory=list)  # finished so far
     facts: JsonObject = field(default_factory=dict)
+    inputs: dict[str, LocalMedia] = field(default_factory=dict)
+    marks: JsonObject = field(default_factory=dict)  # what was put into each file, by name
     stored: list[Artifact] = field(default_factory=list)  # in the object store; what is not published in the end is removed
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,7 +100,9 @@ class JobRunner:
         work_folder: WorkFolder,
         config: RunnerConfig,
         metrics: Metrics,
+        marker: Marker | None = None,
     ) -> None:
+        """Take the parts; without a ``marker`` results are published as the engine made them."""
         self._store = store
         self._previews = previews
         self._inputs = inputs
@@ -107,6 +112,7 @@ class JobRunner:
         self._work_folder = work_folder
         self._config = config
         self._metrics = metrics
+        self._marker = marker
         self._told_to_stop: dict[tuple[str, int], float] = {}
 
     def stopping_s(self) -> float:
@@ -170,9 +176,9 @@ class JobRunner:
     async def _work(self, attempt: _Attempt, computed: Callable[[], None]) -> None:
         try:
             with attempt.stage(Stage.FETCHING, 0.0):
-                inputs = await self._fetch(attempt.job, attempt.work_dir / "inputs")
+                attempt.inputs = await self._fetch(attempt.job, attempt.work_dir / "inputs")
             with attempt.stage(Stage.COMPUTING, COMPUTE_FROM):
-                await self._compute(attempt, inputs)
+                await self._compute(attempt)
             computed()
             with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
                 await self._upload(attempt)
@@ -200,9 +206,9 @@ class JobRunner:
                 task.cancel()  # of one that failed, the others
             await asyncio.wait(fetching.values())
 
-    async def _compute(self, attempt: _Attempt, inputs: dict[str, LocalMedia]) -> None:
+    async def _compute(self, attempt: _Attempt) -> None:
         job = attempt.job
-        task = EngineTask(job.spec, inputs, attempt.work_dir, job.id, job.attempt, job.tenant)
+        task = EngineTask(job.spec, attempt.inputs, attempt.work_dir, job.id, job.attempt, job.tenant)
         previews = PreviewSender(self._previews, job)
         try:
             async with contextlib.aclosing(self._engine.run(task)) as items:
@@ -221,8 +227,18 @@ class JobRunner:
 
     async def _upload(self, attempt: _Attempt) -> None:
         for file in attempt.files[len(attempt.stored) :]:
+            await self._mark(attempt, file)
             attempt.stored.append(await self._upload_one(attempt.job, file))
             attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(attempt.stored) / len(attempt.files)))
+
+    async def _mark(self, attempt: _Attempt, file: OutputFile) -> None:
+        """Mark a result as generated, so that what is stored, its size and its hash are those of the marked file."""
+        if self._marker is None or file.name in attempt.marks:
+            return  # marked already: a part of the upload is tried again
+        attempt.marks[file.name] = await asyncio.to_thread(self._marker.mark, attempt.job, file, attempt.inputs)
+        attempt.facts["marks"] = attempt.marks
+        if consent := attempt.job.spec.get("consent"):
+            attempt.facts["consent"] = consent
 
     async def _salvage(self, attempt: _Attempt) -> None:
         """Store what was made before a failure that no other attempt will mend."""

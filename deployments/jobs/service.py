@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.jobs.capabilities import Capabilities
-from deployments.jobs.errors import FileNotFound, InvalidInput, JobNotFound, JobNotTerminal, Unavailable
+from deployments.jobs.errors import (
+    ConsentRequired,
+    FileNotFound,
+    InvalidInput,
+    JobNotFound,
+    JobNotTerminal,
+    SigningNotConfigured,
+    Unavailable,
+)
 from deployments.jobs.events import EventId, JobEvent
 from deployments.jobs.feed import EventFeed, Subscription
 from deployments.jobs.fingerprint import fingerprint_of_retry, fingerprint_of_submit
@@ -45,6 +53,9 @@ log = get_logger(__name__)
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")  # printable ASCII without blanks
 
 
+FACE_KINDS = frozenset({"faceswap", "face2face"})  # that change what a person seems to do or say
+
+
 class ServiceConfig(BaseModel):
     """Limits of the job service."""
 
@@ -57,6 +68,8 @@ class ServiceConfig(BaseModel):
         ge=0,
         description="free space of the data's disk below which no job and no upload is accepted (507); 0 accepts to the last byte",
     )
+    can_sign: bool = Field(False, description="whether results can be signed")
+    require_consent: bool = Field(False, description="refuse faceswap and face2face jobs that come without `consent`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,8 @@ class JobService:
 
         Raises:
             InvalidInput: a reference that cannot be used, a malformed key, or a kind that no pool here runs.
+            ConsentRequired: a face job without consent, where the operator asks for it.
+            SigningNotConfigured: ``c2pa`` is asked for where nothing can be signed.
             FileNotFound: a reference to a file that does not exist.
             JobExists: the client-made id is taken by another payload.
             IdempotencyConflict: the key was used for another payload.
@@ -144,6 +159,10 @@ class JobService:
             return known
         self._check_room()
         await self._check_kind(spec.kind)
+        if self._config.require_consent and spec.kind in FACE_KINDS and options.consent is None:
+            raise ConsentRequired
+        if options.c2pa and not self._config.can_sign:
+            raise SigningNotConfigured
         if check is not None:
             await check()
         plan = await self._plan(tenant, spec)
@@ -151,7 +170,7 @@ class JobService:
             id=options.id or str(uuid.uuid4()),
             kind=spec.kind,
             pool=plan.pool or POOL_BY_KIND[spec.kind],
-            spec=plan.spec,
+            spec={**plan.spec, **options.kept()},
             fingerprint=repeat.fingerprint,
             tenant=tenant,
             priority=options.priority,

@@ -11,7 +11,8 @@ from fastapi.routing import APIRoute
 from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.drawing.desk import DrawingDesk
 from deployments.jobs.service import JobService
-from serve_app.api import admin, backends, events, files, jobs, references, system, workflows
+from deployments.jobs.verification import Verification
+from serve_app.api import admin, backends, events, files, jobs, references, system, verify, workflows
 from serve_app.api.config import ApiConfig
 from serve_app.api.dialect import Dialect
 from serve_app.api.errors import install_error_handlers
@@ -30,6 +31,7 @@ def create_api(
     comfy: ComfyDesk | None = None,
     dialects: Sequence[Dialect] = (),
     drawing: DrawingDesk | None = None,
+    verification: Verification | None = None,
 ) -> FastAPI:
     """Return the application that serves ``service``; the caller starts and closes the service's feeds.
 
@@ -39,11 +41,13 @@ def create_api(
         comfy: workflows and backends; None when the installation runs none, which the routes about them say then.
         dialects: of older services, which are answered too.
         drawing: sessions of people who draw; None as with ``comfy``.
+        verification: looks at the marks of files; None as with ``comfy``.
     """
     app = build_app(config, dialects)
     app.state.service = service
     app.state.comfy = comfy
     app.state.drawing = drawing
+    app.state.verification = verification
     return app
 
 
@@ -65,6 +69,7 @@ def build_app(config: ApiConfig, dialects: Sequence[Dialect] = ()) -> FastAPI:
         references.router,
         events.router,
         files.router,
+        verify.router,
         workflows.router,
         admin.router,
         backends.router,
@@ -84,7 +89,7 @@ def build_app(config: ApiConfig, dialects: Sequence[Dialect] = ()) -> FastAPI:
 
 
 def _install_middleware(app: FastAPI, config: ApiConfig, dialects: Sequence[Dialect]) -> None:
-    uploads = frozenset({files.PATH}).union(*(dialect.uploads for dialect in dialects))
+    uploads = frozenset({files.PATH, verify.PATH}).union(*(dialect.uploads for dialect in dialects))
     limits = dict.fromkeys(uploads, config.max_upload_bytes + FORM_OVERHEAD_BYTES)
     app.add_middleware(BodyLimit, default_bytes=config.max_body_bytes, streams=limits, without_body=TAKES_NO_BODY)
     app.add_middleware(OriginCheck, hosts=config.trusted_hosts(), origins=config.trusted_origins())  # the last one added is asked first

@@ -12,6 +12,7 @@ from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.jobs.errors import NotFound
 from deployments.jobs.model import DEFAULT_TENANT
 from deployments.jobs.service import JobService
+from deployments.jobs.verification import Verification
 from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
 
@@ -20,6 +21,13 @@ HTTP_OF_SOCKET = {"ws": "http", "wss": "https"}
 
 def _service(connection: HTTPConnection) -> JobService:
     return cast("JobService", connection.app.state.service)
+
+
+def _verification(connection: HTTPConnection) -> Verification:
+    verification = cast("Verification | None", connection.app.state.verification)
+    if verification is None:
+        raise NotFound("this installation verifies no files")
+    return verification
 
 
 def _maybe_desk(connection: HTTPConnection) -> ComfyDesk | None:
@@ -64,6 +72,7 @@ def require_json(request: Request) -> None:
         raise HTTPException(415, "send the body as JSON, with Content-Type: application/json")
 
 
+VerifiedBy = Annotated[Verification, Depends(_verification)]
 Service = Annotated[JobService, Depends(_service)]
 Desk = Annotated[ComfyDesk, Depends(comfy_desk)]
 MaybeDesk = Annotated[ComfyDesk | None, Depends(_maybe_desk)]

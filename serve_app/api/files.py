@@ -30,12 +30,14 @@ SANDBOX = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-
 SHOWN_IN_BROWSERS = ("image/", "video/", "audio/")
 
 
-def upload_form(field: str = FILE_FIELD, description: str = "one picture, video or audio file", **texts: str) -> dict[str, Any]:
+def upload_form(
+    field: str = FILE_FIELD, description: str = "one picture, video or audio file", *, required: bool = True, **texts: str
+) -> dict[str, Any]:
     """Return the OpenAPI of a form with a file in it, and with text fields, each given by its description."""
     properties = {field: {"type": "string", "format": "binary", "description": description}}
     properties |= {name: {"type": "string", "description": text} for name, text in texts.items()}
     schema = {"type": "object", "required": [field], "properties": properties}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 BYTES = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}

@@ -30,6 +30,8 @@ def test_a_ray_job_swaps_a_face_through_the_handle(cluster, api, media, tmp_path
     (output,) = map(json.loads, done.stdout.splitlines())
     assert (output["media_type"], output["width"], output["height"]) == ("image/jpeg", 512, 600)
     assert api.get(f"/v1/files/{output['file_id']}").headers["etag"] == f'"{output["sha256"]}"'
+    marks = api.post("/v1/verify", params={"file_id": output["file_id"]}).json()
+    assert [(label["Label"], label["ContentProducer"]) for label in marks["aigc"]] == [("1", "atelier")]
     assert [line for line in done.stderr.splitlines() if line in {"queued", "running", "succeeded"}] == ["queued", "running", "succeeded"]
 
 

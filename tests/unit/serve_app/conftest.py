@@ -25,6 +25,7 @@ from deployments.drawing.config import DrawingConfig
 from deployments.drawing.desk import DrawingDesk, DrawingParts
 from deployments.drawing.styles import StyleBook
 from deployments.engines.comfyui.object_info import ObjectInfo
+from deployments.engines.marking.inspection import inspect
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
 from deployments.jobs.config import StoreConfig
@@ -36,6 +37,7 @@ from deployments.jobs.ports import SystemClock
 from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService
 from deployments.jobs.store import SqlJobStore
+from deployments.jobs.verification import Verification
 from deployments.storage.address import AllowList
 from deployments.storage.local import LocalStore
 from deployments.storage.upload import upload_stream
@@ -228,7 +230,8 @@ def built_app() -> FastAPI:
 
 
 @pytest.fixture
-def app(built_app: FastAPI, service: JobService, desk: ComfyDesk, drawing: DrawingDesk) -> FastAPI:
+def app(built_app: FastAPI, service: JobService, desk: ComfyDesk, drawing: DrawingDesk, tmp_path: Path) -> FastAPI:
+    built_app.state.verification = Verification(inspect, tmp_path / "verified", max_bytes=50_000)
     built_app.state.service, built_app.state.comfy, built_app.state.drawing = service, desk, drawing
     return built_app
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from deployments.jobs.config import RunnerConfig
-from deployments.jobs.errors import NoFaceDetected, StoreUnavailable
+from deployments.jobs.errors import MarkingFailed, NoFaceDetected, StoreUnavailable
 from deployments.jobs.model import Claim, JobStatus, Progress, Stage
 from deployments.jobs.ports import LocalMedia, NoMetrics, OutputFile, StoredObject
 from deployments.jobs.runner import JobRunner
@@ -222,4 +222,43 @@ async def test_run_job_removes_its_artifact_when_it_may_not_publish(store, build
     engine.let_go.set()
     await runner.run(job, nothing)
     assert (await store.get(TENANT, job.id)).status is JobStatus.CANCELLED
+    assert uploads.objects == {}
+
+
+class Marks:
+    """Writes into a file that it was marked, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def mark(self, job, file, inputs):
+        if self.error:
+            raise self.error
+        file.path.write_bytes(file.path.read_bytes() + b" marked")
+        return {"aigc": "a chunk"}
+
+
+async def test_run_job_stores_a_result_as_it_is_after_marking(store, build, uploads, new_job):
+    consent = {"who": "A. Example", "reference": "contract 1"}
+    await store.create(new_job(spec={"kind": "faceswap", "source": {"file_id": "x"}, "consent": consent}))
+    job = await store.claim(Claim("c1", "faceswap", "replica-1", wait_s=0))
+    engine = StepEngine()
+    engine.let_go.set()
+    runner = build(engine)
+    runner._marker = Marks()
+    await runner.run(job, nothing)
+    done = await store.get(TENANT, job.id)
+    assert list(uploads.objects.values()) == [b"png marked"]
+    assert done.outputs[0].size_bytes == len(b"png marked")
+    assert done.attempts[0].facts == {"marks": {"result.png": {"aigc": "a chunk"}}, "consent": consent}
+
+
+async def test_run_job_publishes_nothing_that_could_not_be_marked(store, build, job, uploads):
+    engine = StepEngine()
+    engine.let_go.set()
+    runner = build(engine)
+    runner._marker = Marks(MarkingFailed("result.png", "no PNG"))
+    await runner.run(job, nothing)
+    failed = await store.get(TENANT, job.id)
+    assert (failed.status, failed.error.code, failed.outputs) == (JobStatus.FAILED, "marking_failed", ())
     assert uploads.objects == {}

@@ -12,6 +12,7 @@ import pytest
 
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats
 from deployments.jobs.errors import (
+    ConsentRequired,
     FileNotFound,
     IdempotencyConflict,
     InvalidInput,
@@ -20,6 +21,7 @@ from deployments.jobs.errors import (
     JobNotTerminal,
     MediaTooLarge,
     MediaTypeMismatch,
+    SigningNotConfigured,
     StoreUnavailable,
     UnsupportedMedia,
     UploadFailed,
@@ -28,7 +30,7 @@ from deployments.jobs.errors import (
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake, to_display_name
 from deployments.jobs.model import Artifact, JobQuery, JobStatus, Preview
-from deployments.jobs.options import JobOptions
+from deployments.jobs.options import Consent, JobOptions
 from deployments.jobs.ports import Plan
 from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService, ServiceConfig
@@ -399,3 +401,28 @@ async def test_ready_follows_the_feed(service):
     assert await service.capabilities() == CAPABILITIES
     assert (await service.stats()).by_status["queued"] == 0
     assert await service.scaling() == ()
+
+
+CONSENT = Consent(who="A. Example", reference="contract 2026-117")
+
+
+async def test_submit_keeps_consent_with_the_job_and_with_its_retry(service, store, claim):
+    job = (await service.submit(spec(), JobOptions(consent=CONSENT))).job
+    await finish(store, claim)
+    again = (await service.retry(job.id)).job
+    assert job.spec["consent"] == again.spec["consent"] == {"who": "A. Example", "reference": "contract 2026-117"}
+
+
+async def test_submit_refuses_a_face_job_without_consent_where_it_is_asked_for(service):
+    service._config = ServiceConfig(require_consent=True)
+    with pytest.raises(ConsentRequired):
+        await service.submit(spec())
+    await service.submit(spec(), JobOptions(consent=CONSENT))
+    await service.submit(ComfySpec(workflow="text-to-image"))
+
+
+async def test_submit_refuses_a_signature_that_cannot_be_made(service):
+    with pytest.raises(SigningNotConfigured):
+        await service.submit(spec(), JobOptions(c2pa=True))
+    service._config = ServiceConfig(can_sign=True)
+    assert (await service.submit(spec(), JobOptions(c2pa=True))).job.spec["c2pa"] is True
