@@ -294,7 +294,7 @@ class Faults:
     """A proxy in front of the server: it answers some requests by itself and breaks others."""
 
     def __init__(self, upstream, session):
-        self.upstream, self.session = upstream, session
+        self.upstream, self.session, self.url = upstream, session, ""
         self.overloaded = 0  # so many requests get 503
         self.cut_uploads = 0  # of so many PUTs half is read, and the connection closed
         self.cut_downloads = 0  # of so many answers to GET half is sent
