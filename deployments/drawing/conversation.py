@@ -214,15 +214,21 @@ class Conversation:
         """Return the newest picture, a finished one before a preview, when the client wants one."""
         if self._preview is not None and self._preview.seq <= self._shown_seq:
             self._preview = None  # what it showed is done
-        if not self._requested or (self._completed is None and self._preview is None):
+        if not self._requested or (self._completed is None and (self._preview is None or self._may_be_overtaken(self._preview.seq))):
             return None
         self._requested = not self.by_request
         if self._completed is not None:
             completed, self._completed = self._completed, None
             self._watch.completed(completed.seq)
+            if self._preview is not None:
+                self._news.set()  # it waited for this one
             return completed
         shown, self._preview = self._preview, None
         return shown
+
+    def _may_be_overtaken(self, seq: int) -> bool:
+        """Whether a picture of an older sketch is still to come, as one that is being stored: after this one it would be a step back."""
+        return any(older < seq for older in self._seq_of.values())
 
     def _take_answers(self) -> Iterator[Message]:
         while self._answers:
@@ -232,6 +238,9 @@ class Conversation:
         state = await self._desk.state(self._tenant, self._session_id)
         if state is None:
             return
+        pending = {job.id for job in state.pending}
+        for job_id in [known for known in self._seq_of if known not in pending]:
+            del self._seq_of[job_id]  # its end was missed
         for job in state.pending:
             self._follow(job.id, job.coalesce_seq or 0)
         if state.result is not None:
