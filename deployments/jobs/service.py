@@ -39,6 +39,7 @@ from deployments.jobs.options import UUID, JobOptions
 from deployments.jobs.ports import JobStore, ObjectReader, Plan, Planner, Uploader
 from deployments.jobs.preview_feed import PreviewFeed, Viewing
 from deployments.jobs.spec import POOL_BY_KIND, JobSpec
+from deployments.jobs.webhook import WebhookTarget
 
 log = get_logger(__name__)
 
@@ -82,6 +83,7 @@ class JobService:
         capabilities: Callable[[], Awaitable[Capabilities]],
         planners: Mapping[str, Planner] | None = None,
         check_room: Callable[[], None] | None = None,
+        check_webhook: Callable[[WebhookTarget | None], None] | None = None,
         config: ServiceConfig | None = None,
     ) -> None:
         """Take the parts.
@@ -96,6 +98,7 @@ class JobService:
             capabilities: what is installed, as of now.
             planners: by kind, for kinds whose requests are more than what is stored of them.
             check_room: raises ``DiskFull``.
+            check_webhook: raises when a job may not have this receiver.
             config: limits.
         """
         self._store = store
@@ -107,6 +110,7 @@ class JobService:
         self._capabilities = capabilities
         self._planners = planners or {}
         self._check_room = check_room or (lambda: None)
+        self._check_webhook = check_webhook or (lambda _target: None)
         self._config = config or ServiceConfig()
 
     # Jobs.
@@ -144,6 +148,7 @@ class JobService:
             return known
         self._check_room()
         await self._check_kind(spec.kind)
+        self._check_webhook(options.webhook)
         if check is not None:
             await check()
         plan = await self._plan(tenant, spec)
@@ -160,6 +165,7 @@ class JobService:
             timeout_s=options.timeout_s if plan.timeout_s is None else plan.timeout_s,
             estimate_s=plan.estimate_s,
             labels=options.labels,
+            webhook=options.webhook.model_dump(mode="json") if options.webhook else None,
             idempotency_key=repeat.idempotency_key,
         )
         return await self._create(new)
