@@ -171,17 +171,17 @@ class FlakyReceiver:
 
 
 @pytest.mark.slow
-async def test_a_thousand_jobs_are_told_to_a_receiver_that_fails_and_dies(tmp_path, new_job, claim):
+async def test_two_hundred_jobs_are_told_to_a_receiver_that_fails_and_dies(tmp_path, new_job, claim):
     store = SqlJobStore(StoreConfig(database_url=f"sqlite:///{tmp_path}/jobs.sqlite3"))
     await store.start()
-    receiver = FlakyReceiver(dead=range(500, 2500))
+    receiver = FlakyReceiver(dead=range(100, 500))
     config = WebhookConfig(secrets={"default": ("A", "B")}, first_retry_s=0.01, max_retry_s=0.2)
     deliverers = [Deliverer(store, receiver, SECRETS, config, SystemClock()) for _ in range(2)]
     for deliverer in deliverers:
         deliverer.start()
 
-    await asyncio.gather(*(store.create(new_job(webhook=HOOK)) for _ in range(1000)))
-    jobs = await asyncio.gather(*(store.claim(claim()) for _ in range(1000)))
+    await asyncio.gather(*(store.create(new_job(webhook=HOOK)) for _ in range(200)))
+    jobs = await asyncio.gather(*(store.claim(claim()) for _ in range(200)))
     await asyncio.gather(*(store.finish(job.id, 1, [], {}) for job in jobs))
     while (await store.list_deliveries(DeliveryQuery(TENANT, state=DeliveryState.PENDING, limit=1))).deliveries:
         await asyncio.sleep(0.05)
@@ -191,9 +191,9 @@ async def test_a_thousand_jobs_are_told_to_a_receiver_that_fails_and_dies(tmp_pa
     await store.close()
 
     assert dead.deliveries == ()
-    assert len(receiver.taken) == 1000
+    assert len(receiver.taken) == 200
     for told in receiver.taken.values():
         kinds = [kind for kind, _ in itertools.groupby(told)]
         assert kinds == ["job.started", "job.succeeded"]  # at least once each, none after what came later
-    assert len(receiver.ids) == 2000
+    assert len(receiver.ids) == 400
     assert max(receiver.ids.values()) > 1  # some were told twice: under the same id
