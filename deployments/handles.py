@@ -47,6 +47,7 @@ from deployments.jobs.model import (
 )
 from deployments.jobs.ports import StoredObject, UploadToken
 from deployments.jobs.sessions import ExpiredJobs, Latest, SessionState, Strokes
+from deployments.jobs.webhook import Delivery, DeliveryPage, DeliveryQuery, Outcome
 
 log = get_logger(__name__)
 
@@ -94,6 +95,26 @@ class StoreHandle:
     async def delete(self, tenant: str, job_id: str) -> None:
         """See the port."""
         await self._call("delete", tenant, job_id)
+
+    async def take_deliveries(self, owner: str, limit: int, lease_s: float, wait_s: float) -> tuple[Delivery, ...]:
+        """See the port."""
+        taken: tuple[Delivery, ...] = await self._call("take_deliveries", owner, limit, lease_s, wait_s, timeout_s=CALL_TIMEOUT_S + wait_s)
+        return taken
+
+    async def settle_delivery(self, delivery: Delivery, owner: str, outcome: Outcome) -> bool:
+        """See the port."""
+        settled: bool = await self._call("settle_delivery", delivery, owner, outcome)
+        return settled
+
+    async def list_deliveries(self, query: DeliveryQuery) -> DeliveryPage:
+        """See the port."""
+        page: DeliveryPage = await self._call("list_deliveries", query)
+        return page
+
+    async def redeliver(self, tenant: str, delivery_id: str) -> Delivery:
+        """See the port."""
+        delivery: Delivery = await self._call("redeliver", tenant, delivery_id)
+        return delivery
 
     async def claim(self, claim: Claim) -> Job | None:
         """See the port."""

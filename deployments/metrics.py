@@ -29,18 +29,22 @@ COUNTERS = {
     "orphans_removed": _Metric("files that a killed process left, removed by the sweep", ("place",)),
     "orphan_bytes_removed": _Metric("their bytes", ("place",)),
     "sketches": _Metric("sketches by outcome: received, and of those dropped for a newer one, skipped as unchanged, refused", ("outcome",)),
+    "webhook_tries": _Metric("webhook tries by result: delivered, failed (tried again), dead (given up)", ("result",)),
     "heartbeats_refused": _Metric("heartbeats of attempts that no longer held their lease", ()),
 }
 GAUGES = {
     "jobs_queued": _Metric("jobs that wait and may run now"),
     "jobs_running": _Metric("jobs with a live lease"),
     "oldest_queued_age_s": _Metric("age of the job that waits longest"),
+    "webhooks_waiting": _Metric("webhook deliveries that have not ended", ()),
+    "webhook_lag_s": _Metric("age of the oldest of them", ()),
     "backends_healthy": _Metric("ComfyUI servers that a bridge replica drives and finds healthy", ()),
     "duix_services_healthy": _Metric("Duix services that answer and need no restart", ()),
 }
 HISTOGRAMS = {
     "job_wait_s": _Metric("from acceptance to the first claim"),
     "stage_s": _Metric("time of a job's stage", ("pool", "stage")),
+    "webhook_delay_s": _Metric("from an event to its delivery", ()),
     "stroke_to_preview_s": _Metric("from a sketch's arrival to the first preview of it or of a newer one", ()),
     "stroke_to_result_s": _Metric("the same to the picture", ()),
 }

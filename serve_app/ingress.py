@@ -40,6 +40,7 @@ from deployments.jobs.ports import SystemClock
 from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService, ServiceConfig
 from deployments.jobs.verification import Verification
+from deployments.jobs.webhook_desk import WebhookDesk
 from deployments.storage.address import AllowList
 from deployments.storage.disk import DiskFloor
 from deployments.storage.factory import StorageConfig, build_object_store
@@ -62,6 +63,7 @@ class IngressSetup(BaseModel):
     store: StoreConfig
     storage: StorageConfig
     fetch: FetchConfig
+    webhook_secrets: tuple[str, ...]  # their names
     intake: IntakeLimits
     service: ServiceConfig
     comfyui: ComfyConfig
@@ -80,7 +82,11 @@ class Ingress:
     """Routes HTTP and handle calls to one :class:`JobService`."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, setup: IngressSetup, uploader: DeploymentHandle[Any], pools: dict[str, DeploymentHandle[Any]]
+        self,
+        setup: IngressSetup,
+        uploader: DeploymentHandle[Any],
+        pools: dict[str, DeploymentHandle[Any]],
+        webhooks: DeploymentHandle[Any] | None = None,
     ) -> None:
         """Connect to the store and start the event feed.
 
@@ -89,9 +95,11 @@ class Ingress:
             uploader: the Uploader deployment.
             pools: the worker deployments by pool. They are bound here only to be part of the application: work reaches them through
                 the job store, and a call would wake a pool that sleeps.
+            webhooks: the deployment that delivers them, bound here for the same reason; None where no secret signs.
         """
         self._setup = setup
         self._pools = pools
+        self._webhooks = webhooks
         self._links = Links((setup.api.public_base_url or "").rstrip("/"))
         await ensure_store(setup.store)
         store = StoreHandle()
@@ -103,6 +111,7 @@ class Ingress:
         self._previews = PreviewFeed(store)
         self._previews.start()
         check_url = GuardedFetcher(setup.fetch).check_url
+        self._hooks = WebhookDesk(store, check_url, setup.webhook_secrets)
         intake = MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock())
         await store.configure_backends(setup.comfyui.specs())
         descriptions = Descriptions(store, setup.comfyui.client, setup.comfyui.info_fresh_s)
@@ -125,6 +134,7 @@ class Ingress:
                 "face2face": Face2FacePlanner(intake, setup.face2face_engines, setup.face2face_auto),
             },
             check_room=room.check,
+            check_webhook=self._hooks.check,
             config=setup.service,
         )
         anchors = setup.marking.trust_anchors.read_text("utf-8") if setup.marking.trust_anchors else ""
@@ -151,7 +161,13 @@ class Ingress:
         """Build the HTTP application in the replica, from what the constructor made."""
         dialects = build_dialects(self._setup.dialects)
         return create_api(
-            self._service, self._setup.api, comfy=self._desk, drawing=self._drawing, dialects=dialects, verification=self._verification
+            self._service,
+            self._setup.api,
+            comfy=self._desk,
+            drawing=self._drawing,
+            hooks=self._hooks,
+            dialects=dialects,
+            verification=self._verification,
         )
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica

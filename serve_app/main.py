@@ -30,6 +30,7 @@ from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.spec import DUIX_POOL
 from deployments.storage.sweep import SweepConfig
 from deployments.uploader import Uploader
+from deployments.webhooks import Webhooks, WebhooksSetup, read_secrets
 from deployments.worker import WorkerSetup
 from serve_app.capabilities import describe, installed
 from serve_app.ingress import Ingress, IngressSetup
@@ -207,11 +208,25 @@ def _autoscaling(pool: str, options: PoolOptions) -> AutoscalingConfig:
     )
 
 
+def _deploy_webhooks(settings: Settings, *, gpu: bool) -> Application | None:
+    if not settings.webhooks.secrets:
+        return None  # nothing could be signed, so no job has a webhook
+    read_secrets(settings.webhooks)  # at start: a secret that is not there is found out by a receiver otherwise
+    deployment = serve.deployment(
+        name="Webhooks",
+        ray_actor_options={"num_cpus": 0, **(HIDE_GPU if gpu else {})},
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=settings.webhooks.timeout_s + 5,
+    )
+    return deployment(Webhooks).bind(WebhooksSetup(webhooks=settings.webhooks, fetch=settings.fetch))
+
+
 def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, Application], *, gpu: bool) -> Application:
     setup = IngressSetup(
         store=settings.store,
         storage=settings.storage,
         fetch=settings.fetch,
+        webhook_secrets=tuple(settings.webhooks.secrets),
         intake=settings.intake,
         service=settings.service.model_copy(update={"can_sign": settings.marking.can_sign and settings.marking.profile != "off"}),
         comfyui=settings.comfyui,
@@ -232,4 +247,4 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         health_check_period_s=5,
         graceful_shutdown_timeout_s=10,  # streams never end by themselves; clients resume by the event's id
     )
-    return deployment(serve.ingress()(Ingress)).bind(setup, uploader, pools)
+    return deployment(serve.ingress()(Ingress)).bind(setup, uploader, pools, _deploy_webhooks(settings, gpu=gpu))

@@ -43,7 +43,7 @@ from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.media.limits import MediaLimits
-from deployments.jobs.config import RunnerConfig, StoreConfig, WorkerConfig
+from deployments.jobs.config import RunnerConfig, StoreConfig, WebhookConfig, WorkerConfig
 from deployments.jobs.intake import IntakeLimits
 from deployments.jobs.service import ServiceConfig
 from deployments.storage.factory import R2_KEYS, Provider, StorageConfig, r2_config
@@ -220,6 +220,7 @@ class Settings(BaseSettings):
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
     worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
+    webhooks: WebhookConfig = Field(WebhookConfig(), description="delivery of webhooks")
     runner: RunnerConfig = Field(RunnerConfig(), description="how workers keep in touch with the store")
     marking: MarkingConfig = Field(MarkingConfig(), description="marks in results that say they are generated")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of inputs")
@@ -460,7 +461,7 @@ def _example_lines(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[st
 
 
 def _to_text(default: object) -> str:
-    if default is None or default in {PydanticUndefined, HOME}:
+    if default is None or any(default == none for none in (PydanticUndefined, HOME)):
         return ""
     if isinstance(default, tuple | frozenset):
         ordered = default if isinstance(default, tuple) else sorted(default)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deployments.drawing.desk import DrawingDesk, picture_of
@@ -162,7 +162,7 @@ class Conversation:
                     async with asyncio.timeout(LONGEST_HOLD_S):
                         await self._desk.feed.until_left(left + ahead - NEAR)
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message, None]:
         """Yield what the client shall hear, for ever: until the feed closes or nobody has drawn for too long."""
         async with self._desk.feed.follow_session(self._tenant, self._session_id, self):
             with self._desk.previews.show(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class StoreConfig(BaseModel):
@@ -25,6 +25,9 @@ class StoreConfig(BaseModel):
         32, gt=0, description="drawing sessions that are admitted at once; each more makes all of them slower. One more is told its place"
     )
     janitor_period_s: float = Field(0.5, gt=0, description="how often leases and time-outs are looked at")
+    webhook_progress_s: float = Field(5.0, gt=0, description="shortest time between two job.progress webhooks of a job")
+    webhook_keep_s: float = Field(7 * 86400.0, gt=0, description="ended webhook deliveries stay listed for so long")
+    webhooks_kept: int = Field(50_000, gt=0, description="newest ended webhook deliveries that stay listed")
     events_kept: int = Field(20_000, gt=0, description="newest events in memory; a reader further behind reads the snapshots again")
 
     @field_validator("database_url")
@@ -33,6 +36,37 @@ class StoreConfig(BaseModel):
         credentials = value.split("@", maxsplit=1)[0].partition("://")[2] if "@" in value else ""
         if ":" in credentials or "password=" in value:
             raise ValueError("leave the password out of the database URL and set PGPASSWORD, or write it to ~/.pgpass")
+        return value
+
+
+class WebhookConfig(BaseModel):
+    """How webhooks are signed and delivered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    secrets: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="names of signing secrets, each with the environment variables that hold it (whsec_ and base64), as JSON: "
+        '{"default": ["WEBHOOK_SECRET"]}. Several variables: signed with each, for a rotation. Without any, webhooks are refused',
+    )
+    parallel: int = Field(32, gt=0, description="deliveries under way at once")
+    timeout_s: float = Field(15.0, gt=0, description="a receiver has so long to answer")
+    lease_s: float = Field(60.0, gt=0, description="a deliverer silent for so long is taken for dead; above timeout_s")
+    first_retry_s: float = Field(5.0, gt=0, description="wait before the second try; doubles")
+    max_retry_s: float = Field(3600.0, gt=0, description="longest wait between two tries")
+    give_up_s: float = Field(24 * 3600.0, gt=0, description="after so long since the first try a delivery is dead")
+
+    @model_validator(mode="after")
+    def _lease_outlives_a_try(self) -> WebhookConfig:
+        if self.lease_s <= self.timeout_s:
+            raise ValueError("webhooks: lease_s must be above timeout_s, or a slow receiver is told twice")
+        return self
+
+    @field_validator("secrets")
+    @classmethod
+    def _each_has_a_variable(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if not all(value.values()):
+            raise ValueError("webhooks: every secret needs at least one environment variable")
         return value
 
 

@@ -202,6 +202,25 @@ class NotFound(ServiceError):
     code = "not_found"
 
 
+class WebhookRefused(InvalidInput):
+    """The job's webhook could not be signed."""
+
+    code = "webhook_refused"
+
+
+class DeliveryNotFound(NotFound):
+    """No webhook delivery has this id."""
+
+    code = "delivery_not_found"
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(delivery_id)
+        self.delivery_id = delivery_id
+
+    def __str__(self) -> str:
+        return f"there is no webhook delivery {self.delivery_id}"
+
+
 class JobNotFound(NotFound):
     """No job has this id."""
 

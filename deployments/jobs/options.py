@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.jobs.model import JsonObject
 from deployments.jobs.spec import StrictModel
+from deployments.jobs.webhook import WebhookTarget
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MAX_LABELS = 16
@@ -47,6 +48,7 @@ class JobOptions(StrictModel):
     priority: int = Field(0, ge=-100, le=100, description="higher leaves the queue first; age decides between equals")
     max_attempts: int = Field(3, ge=1, le=10, description="tries before a retryable failure is final")
     timeout_s: float = Field(3600.0, ge=1, le=86400, description="running time of one attempt, seconds")
+    webhook: WebhookTarget | None = Field(None, description="who is told how the job goes, by signed requests")
     labels: Annotated[dict[LabelName, LabelValue], BeforeValidator(_check_count)] = Field(
         default_factory=dict, description=f"for listing: at most {MAX_LABELS}", examples=[{"project": "spring"}]
     )

@@ -38,6 +38,7 @@ from deployments.jobs.model import (
     Verdict,
 )
 from deployments.jobs.spec import JobSpec
+from deployments.jobs.webhook import Delivery, DeliveryPage, DeliveryQuery, Outcome
 
 
 class Clock(Protocol):
@@ -544,6 +545,50 @@ class ObjectReader(Protocol):
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Stream bytes ``start`` (included) to ``end`` (excluded; None: to the end)."""
+
+
+class WebhookOutbox(Protocol):
+    """The owner of webhook deliveries."""
+
+    async def take_deliveries(self, owner: str, limit: int, lease_s: float, wait_s: float) -> tuple[Delivery, ...]:
+        """Lease deliveries that are due, waiting up to ``wait_s`` for the first; of each job the oldest one alone."""
+
+    async def settle_delivery(self, delivery: Delivery, owner: str, outcome: Outcome) -> bool:
+        """Write how a try went; False, and nothing is written, when the lease has gone to another."""
+
+    async def list_deliveries(self, query: DeliveryQuery) -> DeliveryPage:
+        """List deliveries, newest first.
+
+        Raises:
+            InvalidInput: a cursor that is none of ours.
+        """
+
+    async def redeliver(self, tenant: str, delivery_id: str) -> Delivery:
+        """Send an ended delivery again.
+
+        Raises:
+            DeliveryNotFound: no such delivery for this tenant.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookAnswer:
+    """What a receiver said."""
+
+    status_code: int | None  # None: nothing
+    error: str | None = None  # why not
+    retry_after_s: float | None = None
+
+
+class WebhookSender(Protocol):
+    """The guarded way to receivers."""
+
+    async def send(self, url: str, headers: dict[str, str], body: bytes) -> WebhookAnswer:
+        """Make one try.
+
+        Raises:
+            UrlNotAllowed: the guard refuses the address.
+        """
 
 
 class Metrics(Protocol):

@@ -47,6 +47,7 @@ from deployments.jobs.options import UUID, JobOptions
 from deployments.jobs.ports import JobStore, ObjectReader, Plan, Planner, Uploader
 from deployments.jobs.preview_feed import PreviewFeed, Viewing
 from deployments.jobs.spec import POOL_BY_KIND, JobSpec
+from deployments.jobs.webhook import WebhookTarget
 
 log = get_logger(__name__)
 
@@ -95,6 +96,7 @@ class JobService:
         capabilities: Callable[[], Awaitable[Capabilities]],
         planners: Mapping[str, Planner] | None = None,
         check_room: Callable[[], None] | None = None,
+        check_webhook: Callable[[WebhookTarget | None], None] | None = None,
         config: ServiceConfig | None = None,
     ) -> None:
         """Take the parts.
@@ -109,6 +111,7 @@ class JobService:
             capabilities: what is installed, as of now.
             planners: by kind, for kinds whose requests are more than what is stored of them.
             check_room: raises ``DiskFull``.
+            check_webhook: raises when a job may not have this receiver.
             config: limits.
         """
         self._store = store
@@ -120,6 +123,7 @@ class JobService:
         self._capabilities = capabilities
         self._planners = planners or {}
         self._check_room = check_room or (lambda: None)
+        self._check_webhook = check_webhook or (lambda _target: None)
         self._config = config or ServiceConfig()
 
     # Jobs.
@@ -163,6 +167,7 @@ class JobService:
             raise ConsentRequired
         if options.c2pa and not self._config.can_sign:
             raise SigningNotConfigured
+        self._check_webhook(options.webhook)
         if check is not None:
             await check()
         plan = await self._plan(tenant, spec)
@@ -179,6 +184,7 @@ class JobService:
             timeout_s=options.timeout_s if plan.timeout_s is None else plan.timeout_s,
             estimate_s=plan.estimate_s,
             labels=options.labels,
+            webhook=options.webhook.model_dump(mode="json") if options.webhook else None,
             idempotency_key=repeat.idempotency_key,
         )
         return await self._create(new)

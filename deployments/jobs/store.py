@@ -57,6 +57,7 @@ from deployments.jobs.ports import Clock, Metrics, NoMetrics, SystemClock
 from deployments.jobs.session_shelf import SessionShelf
 from deployments.jobs.stroke_log import StrokeLog
 from deployments.jobs.tables import file_of_artifact
+from deployments.jobs.webhook_shelf import WebhookShelf
 from deployments.jobs.workflow_shelf import WorkflowShelf
 
 log = get_logger(__name__)
@@ -66,11 +67,11 @@ DECISIONS_KEPT = 100  # per pool: enough to see the last burst come and go
 WITHDRAWN_KEPT = 1000  # draining replicas, whose names never come again; they are gone long before so many others have come
 
 
-class SqlJobStore(SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
+class SqlJobStore(WebhookShelf, SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
     """Implements the stores of :mod:`deployments.jobs.ports` over SQLite or PostgreSQL.
 
-    ``JobStore`` and ``Previews`` are here, but for the files; those, ``SessionStore``, ``WorkflowStore`` and ``BackendRegistry`` are
-    inherited, each from a room of its own.
+    ``JobStore`` and ``Previews`` are here, but for the files; those, ``SessionStore``, ``WorkflowStore``, ``WebhookOutbox`` and
+    ``BackendRegistry`` are inherited, each from a room of its own.
     """
 
     def __init__(self, config: StoreConfig, clock: Clock | None = None, metrics: Metrics | None = None) -> None:
@@ -85,6 +86,9 @@ class SqlJobStore(SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
         self._turns = ClaimTurns()
         self._admission = Admission(config.sessions)
         self._strokes = StrokeLog()
+        self._webhook_news = asyncio.Event()
+        self._webhook_progress: dict[str, float] = {}
+        self._webhooks_swept_at = self._clock.monotonic()
         self._swept_at = self._clock.monotonic()
         self._janitor: asyncio.Task[None] | None = None
 
@@ -222,7 +226,11 @@ class SqlJobStore(SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
 
     async def heartbeat(self, job_id: str, attempt: int, progress: Progress | None) -> Verdict:
         """See :meth:`deployments.jobs.ports.JobStore.heartbeat`."""
-        return self._board.heartbeat(job_id, attempt, progress)
+        verdict = self._board.heartbeat(job_id, attempt, progress)
+        lease = self._board.leases.get(job_id)
+        if progress is not None and verdict is Verdict.OK and lease is not None:
+            await self._tell_webhook_progress(lease.job, progress)
+        return verdict
 
     async def finish(
         self, job_id: str, attempt: int, outputs: Sequence[Artifact], timings: Mapping[str, float], facts: JsonObject | None = None
@@ -382,6 +390,7 @@ class SqlJobStore(SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
             job, error = transitions.supersede(job, now=tx.now), None
         queries.update_job(tx.connection, job, **columns)
         tx.emit(job, error)
+        self._tell_webhook(tx, job)
         tx.after_commit(partial(self._board.moved, job))
         return job
 
@@ -414,6 +423,7 @@ class SqlJobStore(SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
             await self._swept(self._give_up(lease, still))
         for pool in sorted(self._board.pools):
             self._report_depth(pool, await self.depth(pool))
+        await self._sweep_webhooks()
         self._metrics.gauge("backends_healthy", self._backend_watch.count_healthy(now))
 
     async def _swept(self, ending: Awaitable[object]) -> None:

@@ -138,6 +138,35 @@ COMFY_BACKENDS = sa.Table(
     sa.UniqueConstraint("url", name="uq_comfy_backends_url"),
 )
 
+_PENDING = sa.text("state = 'pending'")
+
+WEBHOOK_DELIVERIES = sa.Table(
+    "webhook_deliveries",
+    METADATA,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),  # order of a job's events
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("job_id", sa.String(36), nullable=False),
+    sa.Column("event", sa.String(32), nullable=False),
+    sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("secret", sa.String(64), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("first_try_at", sa.Float(53)),
+    sa.Column("next_at", sa.Float(53), nullable=False),  # under a lease: its end
+    sa.Column("ended_at", sa.Float(53)),
+    sa.Column("owner", sa.String(64)),
+    sa.Column("status_code", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Index("ix_webhook_deliveries_due", "next_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
+    sa.Index("ix_webhook_deliveries_job", "job_id", "seq"),
+    sa.Index("ix_webhook_deliveries_listing", "tenant", "seq"),
+    sa.Index("ix_webhook_deliveries_ended", "state", "ended_at"),
+    sqlite_autoincrement=True,
+)
+
 # Columns that a transition may change; the rest is fixed when the job is accepted.
 _MUTABLE = ("attempt", "not_before", "started_at", "finished_at", "cancel_requested", "owner", "lease_until")
 

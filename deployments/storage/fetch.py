@@ -78,7 +78,7 @@ class GuardedFetcher:
         self._config = config
         self._guard = AddressGuard(AllowList.parse(config.allow), config.ports)
         self._resolver = resolver
-        self._tls = _trust(config.ca_file)
+        self._tls = trust(config.ca_file)
 
     def check_url(self, url: str) -> None:
         """Refuse at submit time what can be refused without asking DNS; ``fetch`` checks again.
@@ -206,7 +206,8 @@ def _shown(text: str) -> str:
     return without_secrets(parse_url(text))
 
 
-def _trust(ca_file: Path | None) -> ssl.SSLContext | None:
+def trust(ca_file: Path | None) -> ssl.SSLContext | None:
+    """Return the TLS context that trusts a file's certificates besides the public ones; None for the public ones alone."""
     if ca_file is None:
         return None
     context = ssl.create_default_context()

@@ -12,7 +12,8 @@ from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.drawing.desk import DrawingDesk
 from deployments.jobs.service import JobService
 from deployments.jobs.verification import Verification
-from serve_app.api import admin, backends, events, files, jobs, references, system, verify, workflows
+from deployments.jobs.webhook_desk import WebhookDesk
+from serve_app.api import admin, backends, events, files, jobs, references, system, verify, webhooks, workflows
 from serve_app.api.config import ApiConfig
 from serve_app.api.dialect import Dialect
 from serve_app.api.errors import install_error_handlers
@@ -22,7 +23,7 @@ from serve_app.api.origins import OriginCheck
 from serve_app.web.pages import install_pages
 
 FORM_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and small fields around an uploaded file
-TAKES_NO_BODY = re.compile(f"{jobs.TAKES_NO_BODY.pattern}|{backends.TAKES_NO_BODY.pattern}")
+TAKES_NO_BODY = re.compile(f"{jobs.TAKES_NO_BODY.pattern}|{backends.TAKES_NO_BODY.pattern}|{webhooks.TAKES_NO_BODY.pattern}")
 
 
 def create_api(
@@ -32,6 +33,7 @@ def create_api(
     dialects: Sequence[Dialect] = (),
     drawing: DrawingDesk | None = None,
     verification: Verification | None = None,
+    hooks: WebhookDesk | None = None,
 ) -> FastAPI:
     """Return the application that serves ``service``; the caller starts and closes the service's feeds.
 
@@ -42,12 +44,14 @@ def create_api(
         dialects: of older services, which are answered too.
         drawing: sessions of people who draw; None as with ``comfy``.
         verification: looks at the marks of files; None as with ``comfy``.
+        hooks: deliveries of webhooks; None as with ``comfy``.
     """
     app = build_app(config, dialects)
     app.state.service = service
     app.state.comfy = comfy
     app.state.drawing = drawing
     app.state.verification = verification
+    app.state.hooks = hooks
     return app
 
 
@@ -73,6 +77,7 @@ def build_app(config: ApiConfig, dialects: Sequence[Dialect] = ()) -> FastAPI:
         workflows.router,
         admin.router,
         backends.router,
+        webhooks.router,
         system.router,
     ):
         app.include_router(router)

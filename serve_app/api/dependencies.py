@@ -13,6 +13,7 @@ from deployments.jobs.errors import NotFound
 from deployments.jobs.model import DEFAULT_TENANT
 from deployments.jobs.service import JobService
 from deployments.jobs.verification import Verification
+from deployments.jobs.webhook_desk import WebhookDesk
 from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
 
@@ -77,5 +78,20 @@ Service = Annotated[JobService, Depends(_service)]
 Desk = Annotated[ComfyDesk, Depends(comfy_desk)]
 MaybeDesk = Annotated[ComfyDesk | None, Depends(_maybe_desk)]
 Config = Annotated[ApiConfig, Depends(_config)]
+
+
+def webhook_desk(connection: HTTPConnection) -> WebhookDesk:
+    """Return what knows of webhooks.
+
+    Raises:
+        NotFound: this installation sends none.
+    """
+    desk = cast("WebhookDesk | None", connection.app.state.hooks)
+    if desk is None:
+        raise NotFound("this installation sends no webhooks")
+    return desk
+
+
+Hooks = Annotated[WebhookDesk, Depends(webhook_desk)]
 Tenant = Annotated[str, Depends(tenant_of)]
 LinksTo = Annotated[Links, Depends(_links)]

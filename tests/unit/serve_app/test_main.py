@@ -36,7 +36,7 @@ def test_the_gpu_profile_without_a_gpu_says_what_to_do(gpus):
 def deployments(args):
     """Return the deployments of an application by name."""
     ingress = build_app(args)._bound_deployment
-    _, uploader, pools = ingress.init_args
+    _, uploader, pools, *_ = ingress.init_args
     bound = [ingress, uploader._bound_deployment, *(pool._bound_deployment for pool in pools.values())]
     return {deployment.name: deployment for deployment in bound}
 
