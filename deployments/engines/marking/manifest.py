@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from deployments.engines.marking.carriers import type_of
+from deployments.engines.marking.carriers import find_labels, type_of
 from deployments.engines.marking.config import MarkingConfig
+from deployments.engines.marking.streams import Malformed
 from deployments.jobs.errors import MarkingFailed
 
 # Formats that c2pa embeds a manifest into and that are checked before it reads them.
@@ -122,8 +123,12 @@ _IPTC = {True: "trainedAlgorithmicMedia", False: "compositeWithTrainedAlgorithmi
 
 
 def has_manifest(path: Path) -> bool:
-    """Whether a file carries a C2PA manifest, valid or not."""
+    """Whether a file carries a C2PA manifest, valid or not. One that is damaged, or of too many boxes, is not given to c2pa to read."""
     with path.open("rb") as file:
+        try:
+            find_labels(file)  # c2pa needs half a minute for a small MP4 that is made of boxes; this has limits
+        except Malformed:
+            return False
         return read_manifest(file) is not None
 
 
