@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-LISTENS = re.compile(r"To see the GUI go to: (\S+)")
+LISTENS = re.compile(r"To see the GUI go to: \S+:(\d+)")
 STOP_TIMEOUT_S = 10.0
 
 
@@ -18,20 +17,20 @@ class FakeChild:
     """One process; its port stays the same when it is started again."""
 
     def __init__(self, arguments: Sequence[str] = (), host: str = "127.0.0.1") -> None:
-        """Choose a port that is free now; ``start`` runs it.
+        """Nothing runs yet; the first ``start`` takes a free port.
 
         Args:
             arguments: as ``python -m deployments.fake_comfyui`` takes them, without where it listens.
             host: address to listen on.
         """
         self._host = host
-        self._port = _free_port(host)
+        self._port = 0
         self._arguments = list(arguments)
         self._process: subprocess.Popen[str] | None = None
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Where it listens once it has been started."""
         return f"http://{self._host}:{self._port}"
 
     def __enter__(self) -> Self:
@@ -52,8 +51,12 @@ class FakeChild:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self._process.stdout is not None, "it was asked for"
-        if not any(LISTENS.search(line) for line in iter(self._process.stdout.readline, "")):
-            raise OSError(f"the fake backend ended with status {self._process.wait()} while it started")
+        listens = next(filter(None, map(LISTENS.search, iter(self._process.stdout.readline, ""))), None)
+        if listens is None:
+            status = self._process.wait()
+            self.stop()
+            raise OSError(f"the fake backend ended with status {status} while it started")
+        self._port = int(listens[1])
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -76,10 +79,3 @@ class FakeChild:
                     process.kill()
             else:
                 process.kill()
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
