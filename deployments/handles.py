@@ -45,7 +45,7 @@ from deployments.jobs.model import (
     StoredWorkflow,
     Verdict,
 )
-from deployments.jobs.ports import StoredObject, UploadToken
+from deployments.jobs.ports import ClientUpload, StoredObject, UploadToken
 from deployments.jobs.sessions import ExpiredJobs, Latest, SessionState, Strokes
 from deployments.jobs.webhook import Delivery, DeliveryPage, DeliveryQuery, Outcome
 
@@ -404,6 +404,15 @@ class UploaderHandle:
     async def delete(self, key: str) -> None:
         """See the port."""
         await self._call("delete", key)
+
+    async def open_to_client(self, key: str, media_type: str, size_bytes: int, seconds: int) -> ClientUpload | None:
+        """See the port."""
+        opened: ClientUpload | None = await self._call("open_to_client", key, media_type, size_bytes, seconds)
+        return opened
+
+    async def copy(self, source: str, target: str, media_type: str) -> None:
+        """See the port."""
+        await self._call("copy", source, target, media_type)
 
     async def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401 -- each method above names its type
         try:

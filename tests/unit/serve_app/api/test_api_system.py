@@ -138,7 +138,7 @@ def test_openapi_documents_what_is_refused_before_a_route():
     assert {"411", "413"} <= paths["/v1/jobs/{job_id}/cancel"]["post"]["responses"].keys()
     assert "411" not in paths["/v1/files"]["post"]["responses"]
     assert "421" not in paths["/health"]["get"]["responses"]
-    assert list(paths["/v1/files/{file_id}"]["head"]["responses"]) == ["200", "304", "404", "421", "422", "503"]
+    assert list(paths["/v1/files/{file_id}"]["head"]["responses"]) == ["200", "304", "403", "404", "421", "422", "503"]
 
 
 def test_openapi_documents_problems_of_every_operation():
