@@ -46,6 +46,7 @@ from deployments.jobs.model import (
     Verdict,
 )
 from deployments.jobs.ports import ClientUpload, StoredObject, UploadToken
+from deployments.jobs.retention import Forgotten
 from deployments.jobs.sessions import ExpiredJobs, Latest, SessionState, Strokes
 from deployments.jobs.webhook import Delivery, DeliveryPage, DeliveryQuery, Outcome
 
@@ -275,6 +276,20 @@ class StoreHandle:
     async def forget_jobs(self, job_ids: Sequence[str]) -> None:
         """See the port."""
         await self._call("forget_jobs", tuple(job_ids))
+
+    async def forget_old(self, jobs_before: float | None, uploads_before: float | None, limit: int) -> Forgotten:
+        """See the port."""
+        gone: Forgotten = await self._call("forget_old", jobs_before, uploads_before, limit)
+        return gone
+
+    async def left_over(self, limit: int) -> tuple[str, ...]:
+        """See the port."""
+        keys: tuple[str, ...] = await self._call("left_over", limit)
+        return keys
+
+    async def strike_off(self, keys: Sequence[str]) -> None:
+        """See the port."""
+        await self._call("strike_off", tuple(keys))
 
     async def report_strokes(self, strokes: Strokes) -> None:
         """See the port."""

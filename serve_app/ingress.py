@@ -39,6 +39,7 @@ from deployments.jobs.intake import IntakeLimits, MediaIntake
 from deployments.jobs.model import Job, JobQuery, JsonObject
 from deployments.jobs.ports import SystemClock
 from deployments.jobs.preview_feed import PreviewFeed
+from deployments.jobs.retention import Janitor, RetentionConfig
 from deployments.jobs.service import JobService, ServiceConfig
 from deployments.jobs.verification import Verification
 from deployments.jobs.webhook_desk import WebhookDesk
@@ -78,6 +79,7 @@ class IngressSetup(BaseModel):
     dialects: DialectsConfig
     capabilities: Capabilities
     marking: MarkingConfig = MarkingConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 class Ingress:
@@ -117,6 +119,8 @@ class Ingress:
         check_url = GuardedFetcher(setup.fetch).check_url
         self._hooks = WebhookDesk(store, check_url, setup.webhook_secrets)
         intake = MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock())
+        self._janitor = Janitor(store, uploads, setup.retention)
+        self._janitor.start()
         self._direct = DirectUploads(store, uploads, objects, setup.intake, SystemClock())
         await store.configure_backends(setup.comfyui.specs())
         descriptions = Descriptions(store, setup.comfyui.client, setup.comfyui.info_fresh_s)
@@ -178,6 +182,7 @@ class Ingress:
         )
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica
+        await self._janitor.close()
         await self._drawing.close()
         await self._previews.close()
         await self._feed.close()

@@ -240,6 +240,7 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         media=settings.media,
         api=settings.api,
         marking=settings.marking,
+        retention=settings.retention,
         dialects=settings.dialects,
         capabilities=describe(settings, manifest_of(settings), frozenset(pools)),
     )

@@ -45,6 +45,7 @@ from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WebhookConfig, WorkerConfig
 from deployments.jobs.intake import IntakeLimits
+from deployments.jobs.retention import RetentionConfig
 from deployments.jobs.service import ServiceConfig
 from deployments.storage.factory import R2_KEYS, Provider, StorageConfig, r2_config
 from deployments.storage.fetch import FetchConfig
@@ -227,6 +228,7 @@ class Settings(BaseSettings):
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
     worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
     webhooks: WebhookConfig = Field(WebhookConfig(), description="delivery of webhooks")
+    retention: RetentionConfig = Field(RetentionConfig(), description="removal of what is old")
     runner: RunnerConfig = Field(RunnerConfig(), description="how workers keep in touch with the store")
     marking: MarkingConfig = Field(MarkingConfig(), description="marks in results that say they are generated")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of inputs")
