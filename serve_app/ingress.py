@@ -41,6 +41,7 @@ from deployments.jobs.ports import SystemClock
 from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.retention import Janitor, RetentionConfig
 from deployments.jobs.service import JobService, ServiceConfig
+from deployments.jobs.store_watch import ObjectStoreWatch
 from deployments.jobs.verification import Verification
 from deployments.jobs.webhook_desk import WebhookDesk
 from deployments.storage.address import AllowList
@@ -119,6 +120,8 @@ class Ingress:
         check_url = GuardedFetcher(setup.fetch).check_url
         self._hooks = WebhookDesk(store, check_url, setup.webhook_secrets)
         intake = MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock())
+        self._object_watch = ObjectStoreWatch(setup.storage.provider, uploads.identity)
+        self._object_watch.start()
         self._janitor = Janitor(store, uploads, setup.retention)
         self._janitor.start()
         self._direct = DirectUploads(store, uploads, objects, setup.intake, SystemClock())
@@ -179,9 +182,11 @@ class Ingress:
             verification=self._verification,
             signer=self._signer,
             direct=self._direct,
+            object_watch=self._object_watch,
         )
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica
+        await self._object_watch.close()
         await self._janitor.close()
         await self._drawing.close()
         await self._previews.close()

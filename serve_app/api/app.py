@@ -12,6 +12,7 @@ from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.drawing.desk import DrawingDesk
 from deployments.jobs.direct_uploads import DirectUploads
 from deployments.jobs.service import JobService
+from deployments.jobs.store_watch import ObjectStoreWatch
 from deployments.jobs.verification import Verification
 from deployments.jobs.webhook_desk import WebhookDesk
 from serve_app.api import admin, backends, direct_uploads, events, files, jobs, references, system, verify, webhooks, workflows
@@ -38,6 +39,7 @@ def create_api(
     hooks: WebhookDesk | None = None,
     signer: LinkSigner | None = None,
     direct: DirectUploads | None = None,
+    object_watch: ObjectStoreWatch | None = None,
 ) -> FastAPI:
     """Return the application that serves ``service``; the caller starts and closes the service's feeds.
 
@@ -50,6 +52,7 @@ def create_api(
         verification: looks at the marks of files; None as with ``comfy``.
         hooks: deliveries of webhooks; None as with ``comfy``.
         direct: uploads past this service.
+        object_watch: knows whether the object store is well; None where nobody looks.
         signer: of links to files; None when they need no signature.
     """
     app = build_app(config, dialects)
@@ -60,6 +63,7 @@ def create_api(
     app.state.hooks = hooks
     app.state.signer = signer
     app.state.direct = direct
+    app.state.object_watch = object_watch
     return app
 
 

@@ -13,6 +13,7 @@ from deployments.jobs.direct_uploads import DirectUploads
 from deployments.jobs.errors import NotFound
 from deployments.jobs.model import DEFAULT_TENANT
 from deployments.jobs.service import JobService
+from deployments.jobs.store_watch import ObjectStoreWatch
 from deployments.jobs.verification import Verification
 from deployments.jobs.webhook_desk import WebhookDesk
 from serve_app.api.config import ApiConfig
@@ -107,6 +108,11 @@ def _direct_uploads(connection: HTTPConnection) -> DirectUploads:
     return cast("DirectUploads", connection.app.state.direct)
 
 
+def _object_watch(connection: HTTPConnection) -> ObjectStoreWatch | None:
+    return cast("ObjectStoreWatch | None", connection.app.state.object_watch)
+
+
+ObjectWatch = Annotated[ObjectStoreWatch | None, Depends(_object_watch)]
 DirectTo = Annotated[DirectUploads, Depends(_direct_uploads)]
 Signer = Annotated[LinkSigner | None, Depends(_signer)]
 LinksTo = Annotated[Links, Depends(_links)]

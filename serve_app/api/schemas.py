@@ -263,7 +263,16 @@ class HealthView(View):
     cleanup: CleanupView
 
 
+class ObjectStoreView(View):
+    """Where uploads and results lie."""
+
+    provider: str = Field(examples=["s3"])
+    problem: str | None = Field(description="what was wrong at the last look, and what to do about it; null when nothing was")
+    checked_at: datetime
+
+
 class ReadyView(View):
     """Work is accepted."""
 
     ready: bool = True
+    object_store: ObjectStoreView | None = None

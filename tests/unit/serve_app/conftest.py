@@ -237,7 +237,7 @@ def app(
     built_app: FastAPI, service: JobService, desk: ComfyDesk, drawing: DrawingDesk, store: SqlJobStore, objects: LocalStore, tmp_path: Path
 ) -> FastAPI:
     built_app.state.verification = Verification(inspect, tmp_path / "verified", max_bytes=50_000)
-    built_app.state.signer = built_app.state.hooks = None
+    built_app.state.signer = built_app.state.hooks = built_app.state.object_watch = None
     built_app.state.direct = DirectUploads(store, objects, objects, INTAKE_LIMITS, SystemClock())
     built_app.state.service, built_app.state.comfy, built_app.state.drawing = service, desk, drawing
     return built_app
