@@ -30,7 +30,8 @@ async def test_a_store_that_goes_away_and_comes_back(error, said):
     try:
         answers.put_nowait(error)
         await found(wanted=False)
-        assert watch.problem is not None and said in watch.problem
+        assert watch.problem is not None
+        assert said in watch.problem
         answers.put_nowait(None)
         await found(wanted=True)
         assert watch.checked_at > began
