@@ -112,6 +112,11 @@ class StoreHandle:
         page: DeliveryPage = await self._call("list_deliveries", query)
         return page
 
+    async def add_test(self, tenant: str, url: str, secret: str) -> Delivery:
+        """See the port."""
+        delivery: Delivery = await self._call("add_test", tenant, url, secret)
+        return delivery
+
     async def redeliver(self, tenant: str, delivery_id: str) -> Delivery:
         """See the port."""
         delivery: Delivery = await self._call("redeliver", tenant, delivery_id)

@@ -60,7 +60,7 @@ def serve(
     from serve_app.main import run_local
     from serve_app.settings import export_keys, url_of
 
-    export_keys(settings.home)
+    export_keys(settings)
     url = url_of(settings.host, settings.port)
     print(f"Atelier starts on {url}; Ctrl-C stops it.", flush=True)
     try:

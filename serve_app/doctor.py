@@ -52,7 +52,7 @@ def examine() -> Iterator[Finding]:
     except ValueError as error:
         yield Finding("settings", ok=False, text=to_sentence(error))
         return
-    export_keys(settings.home)
+    export_keys(settings)
     yield check_names(unknown_names(settings.home))
     yield check_models(settings.home / "configs" / "models.yaml")
     yield check_disk(settings.data_dir)

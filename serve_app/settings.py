@@ -457,14 +457,15 @@ def unknown_names(home: Path) -> list[str]:
     return sorted(name.upper() for name in ours if name.removeprefix("atelier_").partition("__")[0] not in known)
 
 
-def export_keys(home: Path) -> None:
-    """Put the keys of the object store and of links from ``.env`` into the environment, which wins over them.
+def export_keys(settings: Settings) -> None:
+    """Put the keys of the object store, of links and of webhooks from ``.env`` into the environment, which wins over them.
 
     They are no settings: what is bound to a deployment can be read in the cluster's metadata. The processes that use them find them in the
     environment, which those of a local cluster have from this one.
     """
-    for name, value in dotenv_values(home / ".env", encoding="utf-8").items():
-        if name in KEYS and value:
+    keys = KEYS.union(*settings.webhooks.secrets.values())
+    for name, value in dotenv_values(settings.home / ".env", encoding="utf-8").items():
+        if name in keys and value:
             os.environ.setdefault(name, value)
 
 

@@ -15,7 +15,7 @@ from deployments.jobs.config import WebhookConfig
 from deployments.jobs.errors import ServiceError, Unavailable, UrlNotAllowed
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.ports import Clock, WebhookAnswer, WebhookOutbox, WebhookSender
-from deployments.jobs.webhook import Delivery, Outcome, retry_in_s, signed_headers
+from deployments.jobs.webhook import Delivery, Outcome, WebhookEvent, retry_in_s, signed_headers
 
 log = get_logger(__name__)
 
@@ -115,5 +115,7 @@ class Deliverer:
     def _failed(self, delivery: Delivery, answer: WebhookAnswer) -> Outcome:
         began = delivery.first_try_at if delivery.first_try_at is not None else self._clock.time()
         jitter = random.random()  # noqa: S311 -- spreads load, hides nothing
+        if delivery.event is WebhookEvent.TEST:  # whoever asked looks now
+            return Outcome(answer.status_code, answer.error or f"the receiver answered {answer.status_code}")
         wait = retry_in_s(self._config, delivery.tries, self._clock.time() - began, answer.retry_after_s, jitter)
         return Outcome(answer.status_code, answer.error or f"the receiver answered {answer.status_code}", wait)

@@ -597,6 +597,9 @@ class WebhookOutbox(Protocol):
             InvalidInput: a cursor that is none of ours.
         """
 
+    async def add_test(self, tenant: str, url: str, secret: str) -> Delivery:
+        """Put a test into the outbox."""
+
     async def redeliver(self, tenant: str, delivery_id: str) -> Delivery:
         """Send an ended delivery again.
 

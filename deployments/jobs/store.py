@@ -424,8 +424,8 @@ class SqlJobStore(RetentionShelf, WebhookShelf, SessionShelf, FileShelf, Workflo
             await self._swept(self._give_up(lease, still))
         for pool in sorted(self._board.pools):
             self._report_depth(pool, await self.depth(pool))
-        await self._sweep_webhooks()
         self._metrics.gauge("backends_healthy", self._backend_watch.count_healthy(now))
+        await self._sweep_webhooks()
 
     async def _swept(self, ending: Awaitable[object]) -> None:
         try:

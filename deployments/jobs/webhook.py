@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from standardwebhooks import Webhook
 
 from deployments.jobs.config import WebhookConfig
@@ -30,8 +30,10 @@ class WebhookEvent(StrEnum):
     SUCCEEDED = "job.succeeded"
     FAILED = "job.failed"
     CANCELLED = "job.cancelled"
+    TEST = "webhook.test"  # sent once, when somebody asks for it; no job has it
 
 
+OF_JOBS = frozenset(WebhookEvent) - {WebhookEvent.TEST}
 EVENT_OF_STATUS = {
     JobStatus.RUNNING: WebhookEvent.STARTED,
     JobStatus.SUCCEEDED: WebhookEvent.SUCCEEDED,
@@ -49,6 +51,13 @@ class WebhookTarget(StrictModel):
     )
     secret: str = Field("default", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="name of the configured secret that signs")
 
+    @field_validator("events")
+    @classmethod
+    def _events_of_jobs(cls, value: tuple[WebhookEvent, ...]) -> tuple[WebhookEvent, ...]:
+        if not OF_JOBS.issuperset(value):
+            raise ValueError("webhook.test is sent by POST /v1/webhooks/test alone")
+        return value
+
 
 class DeliveryState(StrEnum):
     """Where a delivery is."""
@@ -64,7 +73,7 @@ class Delivery:
 
     id: str  # the header webhook-id, the same over all tries
     tenant: str
-    job_id: str
+    job_id: str  # of a test, which has no job: its own id
     event: WebhookEvent
     url: str
     secret: str  # name
@@ -127,6 +136,17 @@ def body_of(event: WebhookEvent, job: Job, now: float, progress: Progress | None
         "url": f"/v1/jobs/{job.id}",
     }
     return json.dumps({"type": event.value, "timestamp": datetime.fromtimestamp(now, UTC).isoformat(), "data": data})
+
+
+def body_of_test(now: float) -> str:
+    """Return the JSON of a test."""
+    at = datetime.fromtimestamp(now, UTC).isoformat()
+    return json.dumps({"type": WebhookEvent.TEST.value, "timestamp": at, "data": {"message": "this receiver can be reached"}})
+
+
+def shown_url(url: str) -> str:
+    """Return a receiver's address as people may see it: what stands in its query is often a key."""
+    return url.partition("?")[0].partition("#")[0]
 
 
 def signed_headers(delivery: Delivery, secrets: Sequence[str], now: float) -> dict[str, str]:

@@ -47,6 +47,16 @@ class WebhookDesk:
         """
         return await self._outbox.list_deliveries(query)
 
+    async def test(self, tenant: str, target: WebhookTarget) -> Delivery:
+        """Send a signed test to a receiver, once; what became of it is in the list of deliveries.
+
+        Raises:
+            WebhookRefused: there is no such secret.
+            UrlNotAllowed: the guard refuses the address.
+        """
+        self.check(target)
+        return await self._outbox.add_test(tenant, target.url, target.secret)
+
     async def redeliver(self, tenant: str, delivery_id: str) -> Delivery:
         """Send an ended delivery again; one that is under way stays as it is.
 

@@ -66,6 +66,15 @@ class WebhookShelf(ABC):
         """See the port."""
         return await self._db.read(lambda c: webhook_table.select_page(c, query))
 
+    async def add_test(self, tenant: str, url: str, secret: str) -> Delivery:
+        """See the port."""
+
+        def operation(tx: Transaction) -> Delivery:
+            tx.after_commit(self._wake_deliverers)
+            return webhook_table.insert_test(tx.connection, tenant, url, secret, tx.now)
+
+        return await self._db.write(operation)
+
     async def redeliver(self, tenant: str, delivery_id: str) -> Delivery:
         """See the port."""
 

@@ -19,6 +19,7 @@ from deployments.jobs.webhook import (
     Outcome,
     WebhookEvent,
     body_of,
+    body_of_test,
     wants,
 )
 
@@ -132,6 +133,22 @@ def forget_ended(connection: sa.Connection, before: float, kept: int) -> int:
     beyond = sa.select(D.c.seq).where(~_IS_PENDING).order_by(D.c.seq.desc()).offset(kept).limit(1).scalar_subquery()
     stale = sa.or_(D.c.ended_at < before, D.c.seq <= beyond)
     return connection.execute(D.delete().where(~_IS_PENDING, stale)).rowcount
+
+
+def insert_test(connection: sa.Connection, tenant: str, url: str, secret: str, now: float) -> Delivery:
+    """Put a test into the outbox: nothing waits for it, and it waits for nothing."""
+    delivery_id = str(uuid.uuid4())
+    row = {
+        "id": delivery_id,
+        "tenant": tenant,
+        "job_id": delivery_id,
+        "event": WebhookEvent.TEST.value,
+        "body": body_of_test(now),
+        "tries": 0,
+    }
+    to = {"url": url, "secret": secret}
+    connection.execute(D.insert().values(row | to | {"state": DeliveryState.PENDING.value, "created_at": now, "next_at": now}))
+    return _delivery(connection.execute(sa.select(*_FIELDS).where(D.c.id == delivery_id)).mappings().one())
 
 
 def _insert(connection: sa.Connection, event: WebhookEvent, job: Job, now: float, body: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.jobs.events import EventType, JobEvent
 from deployments.jobs.model import FileRecord, Job, JobStatus, Preview, ScalingDecision, Stage, Stats
+from deployments.jobs.webhook import WebhookEvent, shown_url
 from serve_app.api.links import Links
 
 JOB_ID_EXAMPLE = "5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"
@@ -80,6 +81,19 @@ class JobLinks(View):
     events: str = Field(description="server-sent events")
 
 
+class WebhookView(View):
+    """Who is told of a job's events."""
+
+    url: str = Field(description="without its query, which may hold a key", examples=["https://example.com/hooks"])
+    events: list[WebhookEvent]
+    secret: str = Field(description="name of the secret that signs")
+
+    @classmethod
+    def of(cls, job: Job) -> WebhookView | None:
+        """Show a job's receiver."""
+        return None if job.webhook is None else cls.model_validate({**job.webhook, "url": shown_url(job.webhook["url"])})
+
+
 class JobView(View):
     """A job and everything known about it."""
 
@@ -103,6 +117,7 @@ class JobView(View):
     finished_at: datetime | None
     timings: dict[str, float] = Field(description="seconds by stage, of the attempt that ended the job", examples=[{"computing": 1.8}])
     labels: dict[str, str]
+    webhook: WebhookView | None = Field(description="who is told of it")
     retry_of: str | None
     parent_id: str | None
     spec: dict[str, Any] = Field(description="as asked for; inline media are replaced by file ids")
@@ -111,10 +126,10 @@ class JobView(View):
     @classmethod
     def of(cls, job: Job, links: Links) -> JobView:
         """Show a job with addresses below ``links``."""
-        shown = {name: getattr(job, name) for name in cls.model_fields if name not in {"outputs", "links"}}
+        shown = {name: getattr(job, name) for name in cls.model_fields if name not in {"outputs", "links", "webhook"}}
         outputs = [{**{name: getattr(a, name) for name in a.__slots__}, "url": links.file(a.file_id, a)} for a in job.outputs]
         places = JobLinks(self=links.job(job.id), events=links.events(job.id))
-        return cls.model_validate({**shown, "outputs": outputs, "links": places}, from_attributes=True)
+        return cls.model_validate({**shown, "outputs": outputs, "links": places, "webhook": WebhookView.of(job)}, from_attributes=True)
 
 
 class JobList(View):

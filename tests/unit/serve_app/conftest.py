@@ -41,6 +41,7 @@ from deployments.jobs.preview_feed import PreviewFeed
 from deployments.jobs.service import JobService
 from deployments.jobs.store import SqlJobStore
 from deployments.jobs.verification import Verification
+from deployments.jobs.webhook_desk import WebhookDesk
 from deployments.storage.address import AllowList
 from deployments.storage.local import LocalStore
 from deployments.storage.upload import upload_stream
@@ -208,8 +209,19 @@ async def drawing(
 
 
 @pytest.fixture
+def hooks(store: SqlJobStore) -> WebhookDesk:
+    return WebhookDesk(store, refuse_private, ["default"])
+
+
+@pytest.fixture
 def service(
-    store: SqlJobStore, feed: EventFeed, preview_feed: PreviewFeed, intake: MediaIntake, objects: LocalStore, planner: ComfyPlanner
+    store: SqlJobStore,
+    feed: EventFeed,
+    preview_feed: PreviewFeed,
+    intake: MediaIntake,
+    objects: LocalStore,
+    planner: ComfyPlanner,
+    hooks: WebhookDesk,
 ) -> JobService:
     return JobService(
         store=store,
@@ -220,6 +232,7 @@ def service(
         reader=objects,
         capabilities=describe,
         planners={"comfyui": planner},
+        check_webhook=hooks.check,
     )
 
 
@@ -237,10 +250,18 @@ def built_app() -> FastAPI:
 
 @pytest.fixture
 def app(
-    built_app: FastAPI, service: JobService, desk: ComfyDesk, drawing: DrawingDesk, store: SqlJobStore, objects: LocalStore, tmp_path: Path
+    built_app: FastAPI,
+    service: JobService,
+    desk: ComfyDesk,
+    drawing: DrawingDesk,
+    store: SqlJobStore,
+    objects: LocalStore,
+    hooks: WebhookDesk,
+    tmp_path: Path,
 ) -> FastAPI:
     built_app.state.verification = Verification(inspect, tmp_path / "verified", max_bytes=50_000)
-    built_app.state.signer = built_app.state.hooks = built_app.state.object_watch = None
+    built_app.state.signer = built_app.state.object_watch = None
+    built_app.state.hooks = hooks
     built_app.state.direct = DirectUploads(store, objects, objects, INTAKE_LIMITS, SystemClock())
     built_app.state.service, built_app.state.comfy, built_app.state.drawing = service, desk, drawing
     return built_app

@@ -289,11 +289,14 @@ def test_env_example_uncommented_changes_nothing(home):
 
 
 def test_keys_of_the_object_store_come_from_the_environment_or_env_file_and_are_no_settings(home, monkeypatch):
-    (home / ".env").write_text("R2_ACCESS_KEY=from-file\nR2_SECRET_KEY=hidden\nSOMETHING_ELSE=x\n")
+    (home / ".env").write_text("R2_ACCESS_KEY=from-file\nR2_SECRET_KEY=hidden\nHOOK_KEY=signs\nSOMETHING_ELSE=x\n")
     monkeypatch.setenv("R2_ACCESS_KEY", "from-environment")
     monkeypatch.setenv("R2_SECRET_KEY", "")
     monkeypatch.delenv("R2_SECRET_KEY")
-    export_keys(home)
+    monkeypatch.delenv("HOOK_KEY", raising=False)
+    monkeypatch.setenv("ATELIER_WEBHOOKS__SECRETS", '{"default": ["HOOK_KEY"]}')
+    export_keys(Settings(home=home))
+    assert os.environ["HOOK_KEY"] == "signs"
     assert (os.environ["R2_ACCESS_KEY"], os.environ["R2_SECRET_KEY"]) == ("from-environment", "hidden")
     assert "SOMETHING_ELSE" not in os.environ
     assert "hidden" not in Settings(home=home).model_dump_json()

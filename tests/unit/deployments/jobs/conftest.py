@@ -80,7 +80,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     start = [*as_postgres, bin_dir / "pg_ctl", "-D", home / "data", "-o", options, "-w", "-l", home / "log", "start"]
     subprocess.run(start, check=True, capture_output=True)
     yield f"postgresql+psycopg://atelier@/postgres?host={home}"
-    subprocess.run([*as_postgres, bin_dir / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"], check=True, capture_output=True)
+    stop = [*as_postgres, bin_dir / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"]
+    ended = subprocess.run(stop, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import json
 from collections import Counter, defaultdict
 
 import pytest
+from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from deployments.jobs.config import StoreConfig, WebhookConfig
@@ -17,7 +18,7 @@ from deployments.jobs.errors import DeliveryNotFound, UrlNotAllowed, WebhookRefu
 from deployments.jobs.model import JobError, Progress, Stage
 from deployments.jobs.ports import SystemClock, WebhookAnswer
 from deployments.jobs.store import SqlJobStore
-from deployments.jobs.webhook import DeliveryQuery, DeliveryState, Outcome, WebhookTarget, retry_in_s, signed_headers
+from deployments.jobs.webhook import DeliveryQuery, DeliveryState, Outcome, WebhookEvent, WebhookTarget, retry_in_s, signed_headers
 from deployments.jobs.webhook_desk import WebhookDesk
 
 TENANT = "default"
@@ -129,6 +130,26 @@ async def test_signatures_verify_with_each_of_the_secrets(store, new_job, claim)
         Webhook("whsec_" + base64.b64encode(b"x" * 32).decode()).verify(delivery.body, headers)
 
 
+async def test_a_test_is_sent_once_and_waits_for_nothing(store, new_job, claim, clock):
+    await run_one(store, new_job, claim)
+    test = await store.add_test(TENANT, "https://example.com/hooks?key=1", "default")
+    assert (test.event, test.job_id, test.state) == (WebhookEvent.TEST, test.id, DeliveryState.PENDING)
+    assert [delivery.event for delivery in await take(store)] == [WebhookEvent.STARTED, WebhookEvent.TEST]
+    assert json.loads(test.body)["type"] == "webhook.test"
+
+    class Broken:
+        async def send(self, _url, _headers, _body):
+            return WebhookAnswer(503)
+
+    deliverer = Deliverer(store, Broken(), SECRETS, WebhookConfig(secrets={"default": ("A", "B")}), clock)
+    assert (await deliverer._try(test)).retry_in_s is None
+
+
+def test_a_job_cannot_ask_for_tests():
+    with pytest.raises(ValidationError, match="POST /v1/webhooks/test"):
+        WebhookTarget(url="https://example.com", events=("webhook.test",))
+
+
 def test_retries_back_off_honour_the_receiver_and_end():
     config = WebhookConfig()
     assert [retry_in_s(config, n, 0.0, None, 1.0) for n in (1, 2, 3, 99)] == [5.0, 10.0, 20.0, 3600.0]
@@ -171,17 +192,17 @@ class FlakyReceiver:
 
 
 @pytest.mark.slow
-async def test_two_hundred_jobs_are_told_to_a_receiver_that_fails_and_dies(tmp_path, new_job, claim):
-    store = SqlJobStore(StoreConfig(database_url=f"sqlite:///{tmp_path}/jobs.sqlite3"))
+async def test_a_thousand_jobs_are_told_to_a_receiver_that_fails_and_dies(tmp_path, new_job, claim):
+    store = SqlJobStore(StoreConfig(database_url=f"sqlite:///{tmp_path}/jobs.sqlite3", lease_s=600))  # all are claimed before one ends
     await store.start()
-    receiver = FlakyReceiver(dead=range(100, 500))
+    receiver = FlakyReceiver(dead=range(300, 1500))
     config = WebhookConfig(secrets={"default": ("A", "B")}, first_retry_s=0.01, max_retry_s=0.2)
     deliverers = [Deliverer(store, receiver, SECRETS, config, SystemClock()) for _ in range(2)]
     for deliverer in deliverers:
         deliverer.start()
 
-    await asyncio.gather(*(store.create(new_job(webhook=HOOK)) for _ in range(200)))
-    jobs = await asyncio.gather(*(store.claim(claim()) for _ in range(200)))
+    await asyncio.gather(*(store.create(new_job(webhook=HOOK)) for _ in range(1000)))
+    jobs = await asyncio.gather(*(store.claim(claim()) for _ in range(1000)))
     await asyncio.gather(*(store.finish(job.id, 1, [], {}) for job in jobs))
     while (await store.list_deliveries(DeliveryQuery(TENANT, state=DeliveryState.PENDING, limit=1))).deliveries:
         await asyncio.sleep(0.05)
@@ -191,9 +212,9 @@ async def test_two_hundred_jobs_are_told_to_a_receiver_that_fails_and_dies(tmp_p
     await store.close()
 
     assert dead.deliveries == ()
-    assert len(receiver.taken) == 200
+    assert len(receiver.taken) == 1000
     for told in receiver.taken.values():
         kinds = [kind for kind, _ in itertools.groupby(told)]
         assert kinds == ["job.started", "job.succeeded"]  # at least once each, none after what came later
-    assert len(receiver.ids) == 400
+    assert len(receiver.ids) == 2000
     assert max(receiver.ids.values()) > 1  # some were told twice: under the same id
