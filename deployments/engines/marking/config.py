@@ -16,10 +16,14 @@ class MarkingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    profile: Literal["off", "metadata", "eu"] = Field(
+    profile: Literal["off", "metadata", "cn", "eu"] = Field(
         "metadata",
         description="off: results are stored as they were made; metadata: with the AIGC label in their metadata; "
+        "cn: with the label, and words on pictures and on the first seconds of videos, a rhythm before sound; "
         "eu: with the label and a signed C2PA manifest",
+    )
+    words: Literal["AI生成", "AI合成", "人工智能生成", "人工智能合成"] = Field(
+        "AI生成", description="the visible label of profile cn: it names artificial intelligence and what it did"
     )
     producer: str = Field(
         "atelier",

@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from deployments.engines.marking.carriers import put_label
+from deployments.engines.marking.carriers import put_label, type_of
 from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.marking.label import AigcLabel
 from deployments.engines.marking.manifest import Ingredient, ManifestSigner, has_manifest
+from deployments.engines.marking.rhythm import FORMATS, label_sound
+from deployments.engines.marking.visible import PICTURES, VIDEOS, label_picture, label_video
+from deployments.jobs.errors import MarkingFailed
 from deployments.jobs.model import Job, JsonObject
 from deployments.jobs.ports import LocalMedia, Marker, OutputFile
 
@@ -31,6 +34,11 @@ class FileMarker:
     def mark(self, job: Job, file: OutputFile, inputs: Mapping[str, LocalMedia]) -> JsonObject:
         """See the port."""
         config = self._config
+        seen: JsonObject = {"shown": show_label(file.path, config.words)} if config.profile == "cn" else {}
+        return seen | self._mark_unseen(job, file, inputs)
+
+    def _mark_unseen(self, job: Job, file: OutputFile, inputs: Mapping[str, LocalMedia]) -> JsonObject:
+        config = self._config
         label = AigcLabel(config.producer, job.id, propagator=config.propagator, propagate_id=job.id if config.propagator else "")
         if self._signer is None or not (config.profile == "eu" or job.spec.get("c2pa")):
             return {"aigc": put_label(file.path, label)}  # None: the format has no carrier, which the record says
@@ -41,6 +49,28 @@ class FileMarker:
         finally:
             _before(file.path).unlink(missing_ok=True)
         return marks | {"ingredients": [ingredient.title for ingredient in ingredients]}
+
+
+def show_label(path: Path, words: str) -> str | None:
+    """Put the label into a file that people see or hear; returns how, None where its kind has no such rule.
+
+    Raises:
+        MarkingFailed: it should have one and cannot: it must not be published without.
+    """
+    with path.open("rb") as file:
+        media_type = type_of(file)
+    if media_type in PICTURES:
+        label_picture(path, media_type, words)
+        return words
+    if media_type in VIDEOS:
+        label_video(path, words)
+        return words
+    if media_type in FORMATS:
+        label_sound(path, media_type)
+        return "rhythm"
+    if media_type.startswith(("image/", "video/", "audio/")):
+        raise MarkingFailed(path.name, f"{media_type} cannot be given a label that people notice: have the workflow save PNG, MP4 or WAV")
+    return None
 
 
 def build_marker(config: MarkingConfig) -> Marker | None:
