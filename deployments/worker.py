@@ -22,8 +22,11 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.engines.content_filter.classifier import build_filter
+from deployments.engines.content_filter.config import FilterConfig
 from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.marking.marker import build_marker
+from deployments.engines.media.limits import MediaLimits
 from deployments.handles import StoreHandle, UploaderHandle
 from deployments.jobs.config import RunnerConfig, WorkerConfig
 from deployments.jobs.errors import Unavailable
@@ -57,6 +60,8 @@ class WorkerSetup(BaseModel):
     worker: WorkerConfig
     sweep: SweepConfig = SweepConfig()
     marking: MarkingConfig = MarkingConfig()
+    filter: FilterConfig = FilterConfig()
+    media: MediaLimits = MediaLimits()
 
 
 async def build_worker(
@@ -97,6 +102,7 @@ async def build_worker(
         config=setup.runner,
         metrics=metrics,
         marker=build_marker(setup.marking),
+        content_filter=build_filter(setup.filter, setup.media),
     )
     sweeper = Sweeper(setup.sweep, setup.work_root, places, metrics)
     return Worker(store=store, runner=runner, pool=setup.pool, owner=owner, slots=slots, config=setup.worker, sweeper=sweeper)

@@ -157,6 +157,8 @@ def _deploy_pool(name: str, options: PoolOptions, settings: Settings, uploader: 
         work_root=settings.work_root,
         runner=settings.runner,
         marking=settings.marking,
+        filter=settings.filter,
+        media=settings.media,
         sweep=SweepConfig(interval_s=settings.periodic_cleanup_interval, max_age_s=settings.max_file_age),
         worker=settings.worker.model_copy(update={"slots": options.slots, "drain_s": drain_s}),
     )

@@ -39,6 +39,7 @@ from pydantic_settings import (
 from deployments.comfyui_bridge.config import CLIENT_ID_PREFIX, ComfyConfig
 from deployments.drawing.config import DrawingConfig
 from deployments.duix_bridge.config import DEFAULT_DATA_DIR, DuixConfig
+from deployments.engines.content_filter.config import FilterConfig
 from deployments.engines.face2face.config import Face2FaceConfig
 from deployments.engines.face_swap.config import FaceSwapConfig
 from deployments.engines.marking.config import MarkingConfig
@@ -231,6 +232,7 @@ class Settings(BaseSettings):
     retention: RetentionConfig = Field(RetentionConfig(), description="removal of what is old")
     runner: RunnerConfig = Field(RunnerConfig(), description="how workers keep in touch with the store")
     marking: MarkingConfig = Field(MarkingConfig(), description="marks in results that say they are generated")
+    filter: FilterConfig = Field(FilterConfig(), description="classifier that inputs and results must pass")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of inputs")
     storage: StorageConfig = Field({}, description="object store")  # type: ignore[assignment]  # same
     fetch: FetchConfig = Field({}, description="inputs by URL")  # type: ignore[assignment]  # same

@@ -482,6 +482,19 @@ class MarkingFailed(ServiceError):
         return f"{self.name} could not be marked as generated and is not published: {self.reason}"
 
 
+class ContentRefused(InvalidInput):
+    """The operator's content filter refused an input or a result; nothing of the job is published."""
+
+    code = "content_refused"
+
+    def __init__(self, shown: str) -> None:
+        super().__init__(shown)
+        self.shown = shown
+
+    def __str__(self) -> str:
+        return f"the content filter of this service refuses {self.shown}: nothing was made or kept of it"
+
+
 class JobTimedOut(ServiceError):
     """The attempt ran longer than the job's ``timeout_s``."""
 

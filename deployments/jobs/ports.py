@@ -421,6 +421,23 @@ class Marker(Protocol):
         """
 
 
+class ContentFilter(Protocol):
+    """Judges what goes into a job and what comes out."""
+
+    def check(self, path: Path, media_type: str, shown: str) -> None:
+        """Let a file pass. Blocks.
+
+        Args:
+            path: of the file.
+            media_type: by content.
+            shown: what the error calls it.
+
+        Raises:
+            ContentRefused: it may not.
+            UnsupportedMedia: it cannot be decoded.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class PreviewPicture:
     """A picture of the work in progress, for whoever looks now."""

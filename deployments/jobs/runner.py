@@ -21,6 +21,7 @@ from deployments.jobs.config import RunnerConfig
 from deployments.jobs.errors import (
     BackendUnavailable,
     ComfyNodeFailed,
+    ContentRefused,
     EngineFailed,
     NodeProblem,
     ServiceError,
@@ -32,6 +33,7 @@ from deployments.jobs.logs import bound, fields, get_logger
 from deployments.jobs.model import Artifact, Job, JobError, JsonObject, Progress, Stage, Verdict
 from deployments.jobs.ports import (
     AsyncEngine,
+    ContentFilter,
     EngineTask,
     InputSource,
     JobStore,
@@ -110,8 +112,9 @@ class JobRunner:
         config: RunnerConfig,
         metrics: Metrics,
         marker: Marker | None = None,
+        content_filter: ContentFilter | None = None,
     ) -> None:
-        """Take the parts; without a ``marker`` results are published as the engine made them."""
+        """Take the parts; without a ``marker`` results are published as the engine made them, without a filter all are."""
         self._store = store
         self._previews = previews
         self._inputs = inputs
@@ -122,6 +125,7 @@ class JobRunner:
         self._config = config
         self._metrics = metrics
         self._marker = marker
+        self._filter = content_filter
         self._told_to_stop: dict[tuple[str, int], float] = {}
 
     def stopping_s(self) -> float:
@@ -186,19 +190,28 @@ class JobRunner:
         try:
             with attempt.stage(Stage.FETCHING, 0.0):
                 attempt.inputs = await self._fetch(attempt.job, attempt.work_dir / "inputs")
+                for role, media in attempt.inputs.items():
+                    await self._judge(media.path, media.media_type, role)
             with attempt.stage(Stage.COMPUTING, COMPUTE_FROM):
                 await self._compute(attempt)
+                for file in attempt.files:
+                    await self._judge(file.path, file.media_type, f"the result {file.name}")
             computed()
             with attempt.stage(Stage.UPLOADING, COMPUTE_TO):
                 await self._upload(attempt)
         except ServiceError as error:
             if not error.retryable:
                 computed()
-                await self._salvage(attempt)
+                if not isinstance(error, ContentRefused):
+                    await self._salvage(attempt)
             raise
         finally:
             for stage, seconds in attempt.timings.items():
                 self._metrics.observe("stage_s", seconds, pool=attempt.job.pool, stage=stage)
+
+    async def _judge(self, path: Path, media_type: str, shown: str) -> None:
+        if self._filter is not None:
+            await asyncio.to_thread(self._filter.check, path, media_type, shown)
 
     async def _fetch(self, job: Job, directory: Path) -> dict[str, LocalMedia]:
         directory.mkdir()

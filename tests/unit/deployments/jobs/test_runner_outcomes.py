@@ -13,6 +13,7 @@ from deployments.jobs.errors import (
     BackendLost,
     BackendUnavailable,
     ComfyNodeFailed,
+    ContentRefused,
     FetchFailed,
     NodeProblem,
     NoFaceDetected,
@@ -127,10 +128,10 @@ def inputs():
 def build(store, uploads, inputs, tmp_path):
     (tmp_path / "work").mkdir()
 
-    def make(engine, config=FAST):
+    def make(engine, config=FAST, **parts):
         return JobRunner(
             store=store, previews=store, inputs=inputs, uploader=uploads, upload_file=uploads.upload, engine=engine,
-            work_folder=SimpleNamespace(path=tmp_path / "work"), config=config, metrics=NoMetrics(),
+            work_folder=SimpleNamespace(path=tmp_path / "work"), config=config, metrics=NoMetrics(), **parts,
         )  # fmt: skip
 
     return make
@@ -184,6 +185,34 @@ async def test_what_can_be_salvaged_is_when_a_later_output_cannot(run, uploads):
     failed = await run(ScriptedEngine("a.png", "b.png", "c.png", error=NoFaceDetected("source")))
     assert (failed.status, failed.error.code) == (JobStatus.FAILED, "no_face_detected")
     assert ([made.name for made in failed.outputs], uploads.names) == (["a.png", "c.png"], ["a.png", "c.png"])
+
+
+class Picky:
+    """Refuses files of a name, or inputs of a role."""
+
+    def __init__(self, *refused):
+        self.refused = refused
+        self.seen = []
+
+    def check(self, path, media_type, shown):
+        self.seen.append((shown, media_type))
+        if path.name in self.refused or shown in self.refused:
+            raise ContentRefused(shown)
+
+
+async def test_a_result_that_is_refused_keeps_all_of_them_back(store, build, uploads, job):
+    picky = Picky("b.png")
+    await build(ScriptedEngine("a.png", "b.png", "c.png"), content_filter=picky).run(job, lambda: None)
+    failed = await store.get("default", job.id)
+    assert (failed.status, failed.error.code, failed.outputs, uploads.objects) == (JobStatus.FAILED, "content_refused", (), {})
+    assert "the result b.png" in failed.error.message
+    assert picky.seen[-2:] == [("the result a.png", "image/png"), ("the result b.png", "image/png")]
+
+
+async def test_what_passes_is_published(store, build, uploads, job):
+    await build(ScriptedEngine("a.png"), content_filter=Picky("other")).run(job, lambda: None)
+    assert (await store.get("default", job.id)).status is JobStatus.SUCCEEDED
+    assert uploads.names == ["a.png"]
 
 
 async def test_an_upload_that_fails_leaves_nothing_behind(run, uploads):
