@@ -12,7 +12,8 @@ from deployments.storage.local import LocalStore
 from deployments.storage.s3 import S3Store
 from deployments.storage.s3_client import S3Config
 
-Provider = Literal["local", "s3", "r2"]
+Provider = Literal["local", "s3", "r2", "gcs", "cf_images"]
+Beside = Literal["local", "s3", "r2", "gcs"]
 R2_KEYS = ("R2_ACCESS_KEY", "R2_SECRET_KEY")  # names that R2's users have in their environment; S3 has boto3's own
 
 

@@ -1,0 +1,333 @@
+"""Objects in a bucket of Google Cloud Storage.
+
+An object is whole or absent. A small one is put in one request. A larger one comes in parts, each an object of its own below ``parts/``,
+which Google joins by ``compose``, 32 in a call and by stages::
+
+    parts/<upload id>/00000         a part
+    parts/<upload id>/joined-<…>    up to 32 of them, named by what they are made of
+    <key>                           the whole, created only where nothing is
+
+So any process may take any part in any order, and what was begun and not completed is seen by its age. The server compares every upload
+with its CRC32C. Every write names the generation that it expects to find (0: nothing), which makes it safe to send again: when the answer
+to the first try was lost, the second is told 412, and what is there is compared with what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import re
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import google_crc32c
+from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed
+
+from deployments.jobs.errors import Conflict, FileNotFound, Unavailable, UploadFailed
+from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
+from deployments.storage.base import check_key, uri_of
+from deployments.storage.cloud_configs import GcsConfig
+from deployments.storage.gcs_client import GcsClient, is_gone
+
+PROVIDER = "gcs"
+PARTS = "parts"  # folder of the bucket for what is not whole yet
+READ_BYTES = 4 << 20  # of one request
+MAX_PARTS = 10_000  # 78 GiB, as with S3
+COMPOSED_AT_ONCE = 32  # of GCS
+_UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
+_PART_NAME = re.compile(r"[0-9]{5}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """An object below ``parts/``."""
+
+    name: str
+    generation: int
+    size_bytes: int
+    updated: datetime
+
+
+class GcsStore:
+    """Uploader and reader over a bucket."""
+
+    def __init__(self, config: GcsConfig) -> None:
+        self._config = config
+        self._client = GcsClient(config)
+        self._patience = self._client.patience
+
+    async def check(self, expected: str | None = None) -> str:
+        """See :class:`deployments.storage.base.ObjectStore`. The bucket is its own identity."""
+        config = self._config
+        await self._client.run("read", self._check_region)
+        key, mark = f"markers/{uuid.uuid4().hex}", uuid.uuid4().bytes
+        await self.put(key, "application/octet-stream", mark, hashlib.sha256(mark).hexdigest())
+        found = b"".join([chunk async for chunk in self.read(key)])
+        await self.delete(key)
+        identity = hashlib.sha256(f"{config.endpoint or 'gcs'} {config.bucket} {config.prefix}".encode()).hexdigest()[:32]
+        if found != mark or expected not in {None, identity}:
+            raise Unavailable("this machine does not see the bucket of the others: give all machines the same storage settings")
+        return identity
+
+    async def begin(self, key: str, media_type: str) -> UploadToken:
+        """See the port. Nothing is sent: the upload exists once it has a part."""
+        return UploadToken(check_key(key), uuid.uuid4().hex, media_type)
+
+    async def put_part(self, token: UploadToken, number: int, data: bytes) -> None:
+        """See the port."""
+        if not (0 <= number < MAX_PARTS and len(data) <= PART_BYTES):
+            raise UploadFailed(
+                f"part {number} of {len(data)} bytes is none: at most {MAX_PARTS} parts of {PART_BYTES} bytes make an object"
+            )
+        name = f"{self._folder(token)}{number:05d}"
+
+        def send(bucket: Any) -> None:  # noqa: ANN401 -- Google's client has no types
+            try:
+                self._upload(bucket.blob(name), data, "application/octet-stream", 0)
+            except PreconditionFailed:
+                found = bucket.get_blob(name, **self._patience)
+                if found is None or (found.size, found.crc32c) != (len(data), _base64(google_crc32c.value(data))):
+                    self._upload(bucket.blob(name), data, "application/octet-stream", found.generation if found else 0)
+
+        await self._client.run("stored", send)
+
+    async def complete(self, token: UploadToken, parts: int, sha256: str) -> StoredObject:
+        """See the port. Repeated after success it finds the object in place and answers the same."""
+        folder = self._folder(token)
+        pieces = await self._client.run("completed", lambda bucket: self._list(bucket, folder))
+        found = [piece for piece in pieces if _PART_NAME.fullmatch(piece.name.removeprefix(folder))]
+        try:
+            size_bytes = _check_parts(found, parts)
+        except UploadFailed:
+            size_bytes = await self._client.run("read", lambda bucket: self._completed_before(bucket, token.key, sha256))
+            if size_bytes < 0:
+                raise
+        else:
+            await self._compose(token, found, size_bytes, sha256)
+        with contextlib.suppress(UploadFailed):  # ``sweep`` takes what is left
+            await self._drop(folder)
+        return StoredObject(token.key, uri_of(PROVIDER, token.key), size_bytes, sha256)
+
+    async def put(self, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
+        """See the port. What is there already stays: with the same content this is success, with another it is refused.
+
+        Raises:
+            Conflict: the key has other content.
+        """
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UploadFailed("the bytes do not have the announced sha256: upload again")
+        name = self._name(key)
+
+        def put(bucket: Any) -> bool:  # noqa: ANN401 -- same
+            blob = bucket.blob(name)
+            blob.metadata = {"sha256": sha256}
+            try:
+                self._upload(blob, data, media_type, 0)
+            except PreconditionFailed:
+                self._check_same(bucket, key, len(data), sha256)
+                return False
+            return True
+
+        created = await self._client.run("stored", put)
+        return StoredObject(key, uri_of(PROVIDER, key), len(data), sha256, created)
+
+    async def abort(self, token: UploadToken) -> None:
+        """See the port."""
+        await self._drop(self._folder(token))
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        name = self._name(key)
+
+        def delete(bucket: Any) -> None:  # noqa: ANN401 -- same
+            blob = bucket.blob(name)
+            try:
+                blob.reload(**self._patience)
+                blob.delete(if_generation_match=blob.generation, **self._patience)
+            except NotFound as error:
+                if not is_gone(error):
+                    raise
+
+        await self._client.run("deleted", delete)
+
+    async def size(self, key: str) -> int:
+        """See :class:`deployments.jobs.ports.ObjectReader`."""
+        return int((await self._stat(key)).size)
+
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """See :class:`deployments.jobs.ports.ObjectReader`; yields up to 4 MiB at a time.
+
+        A connection that breaks is taken up where it broke. What is read whole is compared with the server's CRC32C.
+        """
+        found = await self._stat(key)
+        last = found.size if end is None else min(end, found.size)
+        crc32c, at = 0, start
+        while at < last:
+            chunk = await self._client.run("read", partial(self._download, found, at, min(at + READ_BYTES, last)))
+            crc32c = google_crc32c.extend(crc32c, chunk)
+            at += len(chunk)
+            yield chunk
+        if start == 0 and last == found.size and _base64(crc32c) != found.crc32c:
+            raise Unavailable(f"the bytes of {key} came damaged: read them again")
+
+    async def sweep(self, older_than_s: float) -> int:
+        """See :class:`deployments.storage.base.ObjectStore`."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        root = f"{self._config.prefix}{PARTS}/"
+        touched: dict[str, datetime] = defaultdict(lambda: datetime.min.replace(tzinfo=UTC))
+        for piece in await self._client.run("swept", lambda bucket: self._list(bucket, root)):
+            folder = piece.name[: piece.name.rfind("/") + 1]
+            touched[folder] = max(touched[folder], piece.updated)
+        stale = [folder for folder, last in touched.items() if last <= before]
+        for folder in stale:
+            await self._drop(folder)
+        return len(stale)
+
+    async def _compose(self, token: UploadToken, parts: Sequence[_Piece], size_bytes: int, sha256: str) -> None:
+        folder = self._folder(token)
+        pieces = list(parts)
+        while len(pieces) > COMPOSED_AT_ONCE:
+            joins = (partial(self._join, folder=folder, pieces=group) for group in _groups(pieces))
+            pieces = list(await asyncio.gather(*(self._client.run("completed", join) for join in joins)))
+
+        def publish(bucket: Any) -> None:  # noqa: ANN401 -- same
+            whole = bucket.blob(self._name(token.key))
+            whole.content_type = token.media_type
+            whole.metadata = {"sha256": sha256}
+            try:
+                self._compose_into(bucket, whole, pieces)
+            except (PreconditionFailed, NotFound) as error:  # another call was faster, and may have removed the parts
+                if isinstance(error, NotFound) and not is_gone(error):
+                    raise
+                self._check_same(bucket, token.key, size_bytes, sha256)
+
+        await self._client.run("completed", publish)
+
+    def _join(self, bucket: Any, *, folder: str, pieces: Sequence[_Piece]) -> _Piece:  # noqa: ANN401 -- same
+        """Make one of several; the name says of which, so whoever finds it there has the same."""
+        made_of = "\n".join(f"{piece.name}#{piece.generation}" for piece in pieces)
+        joined = bucket.blob(f"{folder}joined-{hashlib.sha256(made_of.encode()).hexdigest()[:32]}")
+        try:
+            self._compose_into(bucket, joined, pieces)
+        except PreconditionFailed:
+            joined.reload(**self._patience)
+        return _piece_of(joined)
+
+    def _compose_into(self, bucket: Any, whole: Any, pieces: Sequence[_Piece]) -> None:  # noqa: ANN401 -- same
+        sources = [bucket.blob(piece.name) for piece in pieces]
+        generations = [piece.generation for piece in pieces]
+        whole.compose(sources, if_generation_match=0, if_source_generation_match=generations, **self._patience)
+
+    def _upload(self, blob: Any, data: bytes, media_type: str, generation: int) -> None:  # noqa: ANN401 -- same
+        blob.upload_from_string(data, content_type=media_type, if_generation_match=generation, checksum="crc32c", **self._patience)
+
+    def _download(self, found: Any, start: int, end: int, bucket: Any) -> bytes:  # noqa: ANN401 -- same
+        blob = bucket.blob(found.name)
+        try:
+            chunk = blob.download_as_bytes(
+                start=start, end=end - 1, raw_download=True, checksum=None, if_generation_match=found.generation, **self._patience
+            )
+        except NotFound as error:
+            if is_gone(error):
+                raise Unavailable(f"{found.name} was removed while it was read") from None
+            raise
+        if len(chunk) != end - start:
+            raise Unavailable(f"the store answers {len(chunk)} bytes of {found.name} where {end - start} were asked for")
+        return bytes(chunk)
+
+    async def _stat(self, key: str) -> Any:  # noqa: ANN401 -- same
+        name = self._name(key)
+
+        def stat(bucket: Any) -> Any:  # noqa: ANN401 -- same
+            blob = bucket.blob(name)
+            try:
+                blob.reload(**self._patience)
+            except NotFound as error:
+                if is_gone(error):
+                    raise FileNotFound(key) from None
+                raise
+            return blob
+
+        return await self._client.run("read", stat)
+
+    def _list(self, bucket: Any, prefix: str) -> list[_Piece]:  # noqa: ANN401 -- same
+        return [_piece_of(blob) for blob in bucket.list_blobs(prefix=prefix, **self._patience)]
+
+    async def _drop(self, folder: str) -> None:
+        """Remove all objects below a folder; one that another has removed or written anew is no error."""
+
+        def drop(bucket: Any, piece: _Piece) -> None:  # noqa: ANN401 -- same
+            with contextlib.suppress(NotFound, PreconditionFailed):
+                bucket.blob(piece.name).delete(if_generation_match=piece.generation, **self._patience)
+
+        pieces = await self._client.run("dropped", lambda bucket: self._list(bucket, folder))
+        await asyncio.gather(*(self._client.run("dropped", partial(drop, piece=piece)) for piece in pieces))
+
+    def _completed_before(self, bucket: Any, key: str, sha256: str) -> int:  # noqa: ANN401 -- same
+        """Return the length of the object that an earlier call has completed, -1 where there is none."""
+        found = bucket.get_blob(self._name(key), **self._patience)
+        return int(found.size) if found is not None and _sha256_of(found) == sha256 else -1
+
+    def _check_same(self, bucket: Any, key: str, size_bytes: int, sha256: str) -> None:  # noqa: ANN401 -- same
+        found = bucket.get_blob(self._name(key), **self._patience)
+        if found is None:
+            raise UploadFailed(f"{key} or a part of it was removed while it was stored: upload again")
+        if (found.size, _sha256_of(found)) != (size_bytes, sha256):
+            raise Conflict(f"{key} is stored already, with other content, and stays: choose another name")
+
+    def _check_region(self, bucket: Any) -> None:  # noqa: ANN401 -- same
+        wanted = self._config.region
+        if wanted is None:
+            return
+        try:
+            bucket.reload(**self._patience)
+        except Forbidden:  # an account that may use objects alone is enough, and then nobody tells where the bucket is
+            return
+        places = {place.lower() for place in (bucket.location, *(bucket.data_locations or ())) if place}
+        if places and wanted.lower() not in places:
+            there = ", ".join(sorted(places))
+            raise Unavailable(f"the bucket {bucket.name} is in {there}, not in {wanted}: correct GCS_BUCKET_REGION or GCS_BUCKET_NAME")
+
+    def _name(self, key: str) -> str:
+        return self._config.prefix + check_key(key)
+
+    def _folder(self, token: UploadToken) -> str:
+        if not _UPLOAD_ID.fullmatch(token.upload_id):
+            raise UploadFailed("the upload token is not of this store: begin the upload again")
+        return f"{self._config.prefix}{PARTS}/{token.upload_id}/"
+
+
+def _piece_of(blob: Any) -> _Piece:  # noqa: ANN401 -- same
+    return _Piece(blob.name, int(blob.generation), int(blob.size), blob.updated)
+
+
+def _sha256_of(blob: Any) -> str | None:  # noqa: ANN401 -- same
+    return (blob.metadata or {}).get("sha256")
+
+
+def _base64(crc32c: int) -> str:
+    """Return a CRC32C as the server writes it."""
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
+
+
+def _check_parts(found: Sequence[_Piece], announced: int) -> int:
+    """Return the length of all parts together; each but the last is as long as a part is."""
+    numbers = [int(piece.name[-5:]) for piece in found]
+    if numbers != list(range(announced)) or not found:
+        what = "send the missing ones again" if found else "the upload was aborted or has gone stale, begin again"
+        raise UploadFailed(f"{announced} parts were announced, but {len(found)} have come: {what}")
+    if any(piece.size_bytes != PART_BYTES for piece in found[:-1]):
+        raise UploadFailed("a part came short: upload again")
+    return sum(piece.size_bytes for piece in found)
+
+
+def _groups(pieces: Sequence[_Piece]) -> Iterator[Sequence[_Piece]]:
+    for first in range(0, len(pieces), COMPOSED_AT_ONCE):
+        yield pieces[first : first + COMPOSED_AT_ONCE]
