@@ -45,7 +45,8 @@ from deployments.jobs.model import (
     StoredWorkflow,
     Verdict,
 )
-from deployments.jobs.ports import StoredObject, UploadToken
+from deployments.jobs.ports import ClientUpload, StoredObject, UploadToken
+from deployments.jobs.retention import Forgotten
 from deployments.jobs.sessions import ExpiredJobs, Latest, SessionState, Strokes
 from deployments.jobs.webhook import Delivery, DeliveryPage, DeliveryQuery, Outcome
 
@@ -276,6 +277,20 @@ class StoreHandle:
         """See the port."""
         await self._call("forget_jobs", tuple(job_ids))
 
+    async def forget_old(self, jobs_before: float | None, uploads_before: float | None, limit: int) -> Forgotten:
+        """See the port."""
+        gone: Forgotten = await self._call("forget_old", jobs_before, uploads_before, limit)
+        return gone
+
+    async def left_over(self, limit: int) -> tuple[str, ...]:
+        """See the port."""
+        keys: tuple[str, ...] = await self._call("left_over", limit)
+        return keys
+
+    async def strike_off(self, keys: Sequence[str]) -> None:
+        """See the port."""
+        await self._call("strike_off", tuple(keys))
+
     async def report_strokes(self, strokes: Strokes) -> None:
         """See the port."""
         await self._call("report_strokes", strokes)
@@ -404,6 +419,15 @@ class UploaderHandle:
     async def delete(self, key: str) -> None:
         """See the port."""
         await self._call("delete", key)
+
+    async def open_to_client(self, key: str, media_type: str, size_bytes: int, seconds: int) -> ClientUpload | None:
+        """See the port."""
+        opened: ClientUpload | None = await self._call("open_to_client", key, media_type, size_bytes, seconds)
+        return opened
+
+    async def copy(self, source: str, target: str, media_type: str) -> None:
+        """See the port."""
+        await self._call("copy", source, target, media_type)
 
     async def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401 -- each method above names its type
         try:

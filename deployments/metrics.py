@@ -28,6 +28,7 @@ COUNTERS = {
     ),
     "orphans_removed": _Metric("files that a killed process left, removed by the sweep", ("place",)),
     "orphan_bytes_removed": _Metric("their bytes", ("place",)),
+    "retention_removed": _Metric("what was removed by age: jobs, files (results and uploads), bytes", ("what",)),
     "sketches": _Metric("sketches by outcome: received, and of those dropped for a newer one, skipped as unchanged, refused", ("outcome",)),
     "webhook_tries": _Metric("webhook tries by result: delivered, failed (tried again), dead (given up)", ("result",)),
     "heartbeats_refused": _Metric("heartbeats of attempts that no longer held their lease", ()),

@@ -7,7 +7,7 @@ import contextlib
 
 from deployments.jobs.errors import ServiceError
 from deployments.jobs.logs import fields, get_logger
-from deployments.jobs.ports import StoredObject, UploadToken
+from deployments.jobs.ports import ClientUpload, StoredObject, UploadToken
 from deployments.storage.factory import StorageConfig, build_object_store
 
 log = get_logger(__name__)
@@ -55,6 +55,14 @@ class Uploader:
     async def delete(self, key: str) -> None:
         """See the port."""
         await self._store.delete(key)
+
+    async def open_to_client(self, key: str, media_type: str, size_bytes: int, seconds: int) -> ClientUpload | None:
+        """See the port."""
+        return await self._store.open_to_client(key, media_type, size_bytes, seconds)
+
+    async def copy(self, source: str, target: str, media_type: str) -> None:
+        """See the port."""
+        await self._store.copy(source, target, media_type)
 
     async def _sweep_forever(self) -> None:
         while True:

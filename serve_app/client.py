@@ -191,7 +191,7 @@ class Client:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            sha256 = self._fetch(f"/v1/files/{output['file_id']}", part, advance)
+            sha256 = self._fetch(self._path_of(output), part, advance)
             if sha256 != output["sha256"]:
                 raise ApiError(f"{path.name} arrived with other bytes than the job promised: try again", "wrong_bytes")
             part.replace(path)
@@ -199,9 +199,17 @@ class Client:
             part.unlink(missing_ok=True)
         return path
 
+    def _path_of(self, output: Mapping[str, Any]) -> str:
+        """Return the path of an output at the server we talk to, by whatever name it calls itself; of a file elsewhere the URL."""
+        url = httpx.URL(str(output["url"]))
+        own = f"/v1/files/{output['file_id']}"
+        if not url.path.endswith(own):
+            return str(url)
+        return f"{own}?{url.query.decode()}" if url.query else own
+
     def _fetch(self, url: str, path: Path, advance: Advance | None) -> str:
         digest = hashlib.sha256()
-        with self._reachable(), self._http.stream("GET", url) as answer, path.open("xb") as file:
+        with self._reachable(), self._http.stream("GET", url, follow_redirects=True) as answer, path.open("xb") as file:
             _check(answer)
             for chunk in answer.iter_bytes():
                 file.write(chunk)

@@ -31,6 +31,7 @@ from deployments.engines.media.limits import MediaLimits
 from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
 from deployments.jobs.config import StoreConfig
+from deployments.jobs.direct_uploads import DirectUploads
 from deployments.jobs.events import EventId
 from deployments.jobs.face2face_planner import Face2FacePlanner
 from deployments.jobs.feed import EventFeed
@@ -38,7 +39,9 @@ from deployments.jobs.intake import IntakeLimits, MediaIntake
 from deployments.jobs.model import Job, JobQuery, JsonObject
 from deployments.jobs.ports import SystemClock
 from deployments.jobs.preview_feed import PreviewFeed
+from deployments.jobs.retention import Janitor, RetentionConfig
 from deployments.jobs.service import JobService, ServiceConfig
+from deployments.jobs.store_watch import ObjectStoreWatch
 from deployments.jobs.verification import Verification
 from deployments.jobs.webhook_desk import WebhookDesk
 from deployments.storage.address import AllowList
@@ -51,6 +54,7 @@ from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
 from serve_app.api.requests import parse_job_request
 from serve_app.api.schemas import EventView, JobView
+from serve_app.api.signing import LinkSigner, read_keys
 from serve_app.dialects.chosen import build_dialects
 from serve_app.dialects.config import DialectsConfig
 
@@ -76,6 +80,7 @@ class IngressSetup(BaseModel):
     dialects: DialectsConfig
     capabilities: Capabilities
     marking: MarkingConfig = MarkingConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 class Ingress:
@@ -100,7 +105,9 @@ class Ingress:
         self._setup = setup
         self._pools = pools
         self._webhooks = webhooks
-        self._links = Links((setup.api.public_base_url or "").rstrip("/"))
+        api = setup.api
+        self._signer = LinkSigner(read_keys(), api.signed_link_s) if api.signed_links else None
+        self._links = Links((api.public_base_url or "").rstrip("/"), api.files_url, self._signer)
         await ensure_store(setup.store)
         store = StoreHandle()
         uploads = UploaderHandle(uploader)
@@ -113,6 +120,11 @@ class Ingress:
         check_url = GuardedFetcher(setup.fetch).check_url
         self._hooks = WebhookDesk(store, check_url, setup.webhook_secrets)
         intake = MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock())
+        self._object_watch = ObjectStoreWatch(setup.storage.provider, uploads.identity)
+        self._object_watch.start()
+        self._janitor = Janitor(store, uploads, setup.retention)
+        self._janitor.start()
+        self._direct = DirectUploads(store, uploads, objects, setup.intake, SystemClock())
         await store.configure_backends(setup.comfyui.specs())
         descriptions = Descriptions(store, setup.comfyui.client, setup.comfyui.info_fresh_s)
         catalogue = WorkflowCatalogue(setup.workflows, store)
@@ -168,9 +180,14 @@ class Ingress:
             hooks=self._hooks,
             dialects=dialects,
             verification=self._verification,
+            signer=self._signer,
+            direct=self._direct,
+            object_watch=self._object_watch,
         )
 
     async def __del__(self) -> None:  # Serve awaits it when it stops the replica
+        await self._object_watch.close()
+        await self._janitor.close()
         await self._drawing.close()
         await self._previews.close()
         await self._feed.close()

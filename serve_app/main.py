@@ -32,6 +32,7 @@ from deployments.storage.sweep import SweepConfig
 from deployments.uploader import Uploader
 from deployments.webhooks import Webhooks, WebhooksSetup, read_secrets
 from deployments.worker import WorkerSetup
+from serve_app.api.signing import read_keys
 from serve_app.capabilities import describe, installed
 from serve_app.ingress import Ingress, IngressSetup
 from serve_app.placement import AppArgs, PoolOptions
@@ -222,6 +223,8 @@ def _deploy_webhooks(settings: Settings, *, gpu: bool) -> Application | None:
 
 
 def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, Application], *, gpu: bool) -> Application:
+    if settings.api.signed_links:
+        read_keys()  # at start, as the secrets of webhooks
     setup = IngressSetup(
         store=settings.store,
         storage=settings.storage,
@@ -237,6 +240,7 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         media=settings.media,
         api=settings.api,
         marking=settings.marking,
+        retention=settings.retention,
         dialects=settings.dialects,
         capabilities=describe(settings, manifest_of(settings), frozenset(pools)),
     )

@@ -20,7 +20,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -45,6 +45,7 @@ from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.config import RunnerConfig, StoreConfig, WebhookConfig, WorkerConfig
 from deployments.jobs.intake import IntakeLimits
+from deployments.jobs.retention import RetentionConfig
 from deployments.jobs.service import ServiceConfig
 from deployments.storage.cloud_configs import CF_IMAGES_TOKEN, GCS_CREDENTIALS
 from deployments.storage.factory import R2_KEYS, Provider, StorageConfig, r2_config
@@ -52,6 +53,7 @@ from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCacheConfig
 from deployments.storage.sweep import SweepConfig
 from serve_app.api.config import ApiConfig
+from serve_app.api.signing import KEYS_NAME as LINK_KEYS
 from serve_app.comfyui_names import address_of, one_meaning
 from serve_app.dialects.config import DialectsConfig, split_names
 
@@ -59,7 +61,8 @@ WORK = "work"  # folder of the data directory in which workers compute
 HOME = Path(__file__).resolve().parent.parent
 LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
 YES = frozenset({"1", "true", "yes", "on"})
-KEYS = frozenset({*R2_KEYS, CF_IMAGES_TOKEN, GCS_CREDENTIALS, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})  # of object stores
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+KEYS = frozenset({*R2_KEYS, *AWS_KEYS, CF_IMAGES_TOKEN, GCS_CREDENTIALS, LINK_KEYS})  # of object stores, and of links
 NOT_IN_YAML = frozenset({"home", "app_env", "debug"})  # the first two decide which yaml is read; yaml has log_level for the third
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
     ("service", "can_sign"): "ATELIER_MARKING__CERTIFICATE",
@@ -219,6 +222,11 @@ class Settings(BaseSettings):
         validation_alias="r2_account_id",
         description="account at Cloudflare; the keys are read from R2_ACCESS_KEY and R2_SECRET_KEY by the processes that use them",
     )
+    r2_public_domain: str | None = Field(
+        None,
+        validation_alias="r2_public_domain",
+        description="name under which Cloudflare shows the bucket to everybody, such as media.example.com: files' URLs then lead there",
+    )
     gcs_bucket_name: str | None = Field(
         None,
         validation_alias="gcs_bucket_name",
@@ -248,6 +256,7 @@ class Settings(BaseSettings):
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
     worker: WorkerConfig = Field(WorkerConfig(), description="how a replica takes work")
     webhooks: WebhookConfig = Field(WebhookConfig(), description="delivery of webhooks")
+    retention: RetentionConfig = Field(RetentionConfig(), description="removal of what is old")
     runner: RunnerConfig = Field(RunnerConfig(), description="how workers keep in touch with the store")
     marking: MarkingConfig = Field(MarkingConfig(), description="marks in results that say they are generated")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of inputs")
@@ -428,6 +437,7 @@ class Settings(BaseSettings):
             max_upload_bytes=most,
             data_dir=data.get("data_dir"),
             work_root=data["data_dir"] / WORK if "data_dir" in data else None,
+            files_url=_public_bucket(data),
         )
 
     @field_validator("intake", mode="before")
@@ -447,10 +457,27 @@ class Settings(BaseSettings):
         return _fill(_below_data_dir(value, "references", info), limits=info.data.get("media"))
 
     @model_validator(mode="after")
+    def _the_store_can_send_files(self) -> Settings:
+        if self.service.files_from == "store" and self.storage.provider == "local":
+            raise ValueError(
+                "service.files_from=store needs a bucket: a folder sends no files, set STORAGE_PROVIDER or leave it at service"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _heartbeats_fit_in_a_lease(self) -> Settings:
         if self.runner.heartbeat_s * 2 > self.store.lease_s:
             raise ValueError("runner.heartbeat_s must be at most half of store.lease_s, or one slow heartbeat loses the job")
         return self
+
+
+def _public_bucket(data: Mapping[str, Any]) -> str | None:
+    """Return where a public bucket of R2 is read, with the folder in it that is ours."""
+    domain, storage = data.get("r2_public_domain"), data.get("storage")
+    if not domain or storage is None or storage.provider != "r2":
+        return None
+    address = domain if "://" in domain else f"https://{domain}"
+    return f"{address.rstrip('/')}/{storage.s3.prefix}".rstrip("/")
 
 
 def url_of(host: str, port: int) -> str:
@@ -462,6 +489,7 @@ def url_of(host: str, port: int) -> str:
 def unknown_names(home: Path) -> list[str]:
     """Return the names in the environment and in ``.env`` that begin as ours and are no setting: nobody reads them."""
     known = {name for name, field in Settings.model_fields.items() if field.validation_alias is None}
+    known.add(LINK_KEYS.lower().removeprefix("atelier_"))
     dotenv = DotEnvSettingsSource(Settings, env_file=home / ".env", env_file_encoding="utf-8")
     given = {name.lower() for source in (EnvSettingsSource(Settings), dotenv) for name in source.env_vars}
     ours = (name for name in given if name.startswith("atelier_"))
@@ -469,7 +497,7 @@ def unknown_names(home: Path) -> list[str]:
 
 
 def export_keys(home: Path) -> None:
-    """Put the object store's keys from ``.env`` into the environment, which wins over them.
+    """Put the keys of the object store and of links from ``.env`` into the environment, which wins over them.
 
     They are no settings: what is bound to a deployment can be read in the cluster's metadata. The processes that use them find them in the
     environment, which those of a local cluster have from this one.

@@ -162,7 +162,7 @@ class DrawingDesk:
         return b"".join([chunk async for chunk in self._read(artifact)])
 
     def _read(self, artifact: Artifact) -> AsyncIterator[bytes]:
-        return self._parts.reader.read(artifact.uri.partition("://")[2])
+        return self._parts.reader.read(artifact.key)
 
     async def sweep(self) -> int:
         """Remove what is too old and return how many jobs that was."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from deployments.jobs.keys import DEFAULT_KEY_TEMPLATE, check_key_template
+
 
 class StoreConfig(BaseModel):
     """How the job store keeps and hands out jobs."""
@@ -78,6 +80,17 @@ class RunnerConfig(BaseModel):
     heartbeat_s: float = Field(5.0, gt=0, description="longest silence of a worker; a third of the store's lease")
     progress_s: float = Field(0.25, gt=0, description="shortest time between two reports of progress: they cost the store most")
     store_retry_s: float = Field(1.0, gt=0, description="pause before an unanswered ending is sent again")
+    uploads: int = Field(4, ge=1, le=32, description="results of one job that are stored at once")
+    key_template: str = Field(
+        DEFAULT_KEY_TEMPLATE,
+        description="key of a result in the object store, of {tenant}, {kind}, {date} of the submit, {job_id}, {attempt}, {name}, {ext}",
+    )
+
+    @field_validator("key_template")
+    @classmethod
+    def _names_each_result_once(cls, value: str) -> str:
+        check_key_template(value)
+        return value
 
 
 class WorkerConfig(BaseModel):

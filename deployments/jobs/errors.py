@@ -202,6 +202,12 @@ class NotFound(ServiceError):
     code = "not_found"
 
 
+class LinkRefused(ServiceError):
+    """A link to a file that is not signed, was changed or has ended."""
+
+    code = "link_refused"
+
+
 class WebhookRefused(InvalidInput):
     """The job's webhook could not be signed."""
 

@@ -97,7 +97,7 @@ class MediaIntake:
             case UrlRef(url=url):
                 self._check_url(url)
             case FileRef(file_id=file_id, media_type=declared):
-                _check_declared(declared, (await self._store.get_file(tenant, file_id)).media_type)
+                check_declared(declared, (await self._store.get_file(tenant, file_id)).media_type)
             case InlineRef():
                 return {"file_id": (await self._store_inline(tenant, reference)).id}
         return reference.model_dump(mode="json", exclude_none=True)
@@ -119,7 +119,7 @@ class MediaIntake:
         data = self._decode_base64(reference.base64)
         # The id follows from the content: a request that is sent again becomes the same spec, as idempotency needs.
         file_id = str(uuid.uuid5(INLINE_FILES, f"{tenant}/{hashlib.sha256(data).hexdigest()}"))
-        _check_declared(reference.media_type, _type_of(data[:SNIFF_BYTES]))
+        check_declared(reference.media_type, type_of(data[:SNIFF_BYTES]))
         try:
             return await self._store.get_file(tenant, file_id)
         except FileNotFound:
@@ -137,8 +137,8 @@ class MediaIntake:
         self, file_id: str, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes], rename: Rename | None = None
     ) -> FileRecord:
         head, whole = await _peek(chunks)
-        media_type = _type_of(head)
-        _check_declared(declared, media_type)
+        media_type = type_of(head)
+        check_declared(declared, media_type)
         key = f"uploads/{tenant}/{file_id}"
         stored = await self._upload_stream(self._uploader, whole, key, media_type)
         shown = to_display_name(name)
@@ -203,7 +203,13 @@ async def _peek(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[byte
     return head[:SNIFF_BYTES], whole()
 
 
-def _type_of(head: bytes) -> str:
+def type_of(head: bytes) -> str:
+    """Return the media type of what begins so.
+
+    Raises:
+        InvalidInput: nothing.
+        UnsupportedMedia: neither a picture, nor a video, nor sound.
+    """
     if not head:
         raise InvalidInput("the file is empty")
     found = sniff(head)
@@ -214,6 +220,11 @@ def _type_of(head: bytes) -> str:
     return found
 
 
-def _check_declared(declared: str | None, found: str) -> None:
+def check_declared(declared: str | None, found: str) -> None:
+    """Let the media type pass that a client declared, if any.
+
+    Raises:
+        MediaTypeMismatch: the content is of another.
+    """
     if declared and not is_same_type(declared, found):
         raise MediaTypeMismatch(declared, found)

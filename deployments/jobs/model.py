@@ -78,6 +78,11 @@ class Artifact:
     comfy_node: str | None = None  # id in the graph of the node that made it
     temporary: bool = False  # a preview, which its maker did not mean to keep
 
+    @property
+    def key(self) -> str:
+        """Where it lies in its store."""
+        return self.uri.partition("://")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:

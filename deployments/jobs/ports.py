@@ -334,6 +334,17 @@ class StoredObject:
     created: bool = field(default=True, compare=False)  # False: the same content was there before this call
 
 
+INCOMING = "incoming"  # folder of the object store to which clients write
+
+
+@dataclass(frozen=True, slots=True)
+class ClientUpload:
+    """A PUT by which a client sends an object itself."""
+
+    url: str
+    headers: Mapping[str, str]  # that it must have
+
+
 class Uploader(Protocol):
     """Puts bytes into the object store, a part at a time. Parts may be sent again and in any order."""
 
@@ -366,6 +377,16 @@ class Uploader(Protocol):
 
     async def delete(self, key: str) -> None:
         """Remove an object; no error when it is gone already."""
+
+    async def open_to_client(self, key: str, media_type: str, size_bytes: int, seconds: int) -> ClientUpload | None:
+        """Let whoever has the answer write one object for so long; None where the store cannot."""
+
+    async def copy(self, source: str, target: str, media_type: str) -> None:
+        """Copy an object within the store.
+
+        Raises:
+            FileNotFound: there is none.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,6 +567,19 @@ class ObjectReader(Protocol):
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Stream bytes ``start`` (included) to ``end`` (excluded; None: to the end)."""
+
+    async def link(self, key: str, seconds: int, media_type: str, disposition: str) -> str | None:
+        """Return a URL at which anybody can read an object for so long; None where the store gives none.
+
+        Args:
+            key: of the object; whether there is one is not looked at.
+            seconds: how long.
+            media_type: the ``Content-Type`` that the store sends.
+            disposition: the ``Content-Disposition`` that it sends.
+
+        Raises:
+            Unavailable: there are no keys to sign with.
+        """
 
 
 class WebhookOutbox(Protocol):

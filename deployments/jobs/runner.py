@@ -11,9 +11,10 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 from deployments.jobs.config import RunnerConfig
@@ -26,6 +27,7 @@ from deployments.jobs.errors import (
     Unavailable,
     WorkflowInvalid,
 )
+from deployments.jobs.keys import key_of
 from deployments.jobs.logs import bound, fields, get_logger
 from deployments.jobs.model import Artifact, Job, JobError, JsonObject, Progress, Stage, Verdict
 from deployments.jobs.ports import (
@@ -45,6 +47,8 @@ from deployments.jobs.ports import (
     WorkFolder,
 )
 from deployments.jobs.preview_sender import PreviewSender
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -67,8 +71,13 @@ class _Attempt:
     facts: JsonObject = field(default_factory=dict)
     inputs: dict[str, LocalMedia] = field(default_factory=dict)
     marks: JsonObject = field(default_factory=dict)  # what was put into each file, by name
-    stored: list[Artifact] = field(default_factory=list)  # in the object store; what is not published in the end is removed
+    stored: dict[str, Artifact] = field(default_factory=dict)  # in the object store, by name; what is not published in the end is removed
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """What is stored, in the order in which it was made."""
+        return tuple(self.stored[file.name] for file in self.files if file.name in self.stored)
 
     def advance(self, progress: Progress) -> None:
         self.progress = progress
@@ -168,7 +177,7 @@ class JobRunner:
             await self._until_answered(lambda: self._store.acknowledge_cancel(job.id, job.attempt))
         elif attempt.verdict is Verdict.OK:
             await self._until_answered(lambda: self._store.release(job.id, job.attempt))
-        await self._remove(attempt.stored)
+        await self._remove(attempt.artifacts)
         log.info("attempt stopped", extra=fields(action="attempt_stopped", verdict=attempt.verdict, draining=draining))
         if draining:
             raise asyncio.CancelledError
@@ -193,18 +202,11 @@ class JobRunner:
 
     async def _fetch(self, job: Job, directory: Path) -> dict[str, LocalMedia]:
         directory.mkdir()
-        fetching = {
-            role: asyncio.create_task(self._inputs.materialise(job.tenant, reference, directory))
-            for role, reference in self._engine.references(job.spec).items()
-        }
-        if not fetching:
-            return {}
-        try:
-            return dict(zip(fetching, await asyncio.gather(*fetching.values()), strict=True))
-        finally:
-            for task in fetching.values():
-                task.cancel()  # of one that failed, the others
-            await asyncio.wait(fetching.values())
+        references = self._engine.references(job.spec)
+        async with _all_or_none(
+            self._inputs.materialise(job.tenant, reference, directory) for reference in references.values()
+        ) as fetching:
+            return dict(zip(references, await asyncio.gather(*fetching), strict=True))
 
     async def _compute(self, attempt: _Attempt) -> None:
         job = attempt.job
@@ -226,10 +228,18 @@ class JobRunner:
             await previews.close()
 
     async def _upload(self, attempt: _Attempt) -> None:
-        for file in attempt.files[len(attempt.stored) :]:
-            await self._mark(attempt, file)
-            attempt.stored.append(await self._upload_one(attempt.job, file))
-            attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(attempt.stored) / len(attempt.files)))
+        room = asyncio.Semaphore(self._config.uploads)
+
+        async def store(file: OutputFile) -> None:
+            async with room:
+                await self._mark(attempt, file)
+                attempt.stored[file.name] = await self._upload_one(attempt.job, file)
+                attempt.advance(Progress(Stage.UPLOADING, COMPUTE_TO + (1 - COMPUTE_TO) * len(attempt.stored) / len(attempt.files)))
+
+        async with _all_or_none(store(file) for file in attempt.files if file.name not in attempt.stored) as storing:
+            ends = await asyncio.gather(*storing, return_exceptions=True)  # one that cannot be stored does not keep the others from it
+        for failure in filter(None, ends):
+            raise failure
 
     async def _mark(self, attempt: _Attempt, file: OutputFile) -> None:
         """Mark a result as generated, so that what is stored, its size and its hash are those of the marked file."""
@@ -249,8 +259,7 @@ class JobRunner:
             log.warning("partial outputs lost", extra=fields(action="salvage_failed", reason=str(error)))
 
     async def _upload_one(self, job: Job, file: OutputFile) -> Artifact:
-        # The attempt is part of the key: two attempts of a job never write the same object, and only `finish` publishes one of them.
-        key = f"artifacts/{job.tenant}/{job.id}/{job.attempt}/{file.name}"
+        key = key_of(self._config.key_template, job, file.name)
         stored = await self._upload_file(self._uploader, file.path, key, file.media_type)
         return Artifact(
             file_id=str(uuid5(NAMESPACE_URL, key)),
@@ -267,7 +276,7 @@ class JobRunner:
         )
 
     async def _finish(self, attempt: _Attempt) -> None:
-        job, outputs = attempt.job, tuple(attempt.stored)
+        job, outputs = attempt.job, attempt.artifacts
         verdict = await self._until_answered(lambda: self._store.finish(job.id, job.attempt, outputs, attempt.timings, attempt.facts))
         log.info("attempt finished", extra=fields(action="attempt_finished", verdict=verdict, outputs=len(outputs)))
         if verdict is Verdict.OK:
@@ -278,15 +287,15 @@ class JobRunner:
 
     async def _fail(self, attempt: _Attempt, error: JobError) -> None:
         # What an attempt that may be repeated had stored before its upload failed is of no use: the next one makes its own.
-        job, outputs = attempt.job, () if error.retryable else tuple(attempt.stored)
+        job, outputs = attempt.job, () if error.retryable else attempt.artifacts
         verdict = await self._until_answered(lambda: self._store.fail(job.id, job.attempt, error, attempt.timings, outputs, attempt.facts))
         if verdict is not Verdict.OK or not outputs:
-            await self._remove(attempt.stored)
+            await self._remove(attempt.artifacts)
 
     async def _remove(self, outputs: Sequence[Artifact]) -> None:
         for artifact in outputs:
             with contextlib.suppress(Unavailable):  # an orphan costs disk, not truth
-                await self._uploader.delete(artifact.uri.partition("://")[2])
+                await self._uploader.delete(artifact.key)
 
     async def _until_answered(self, call: Callable[[], Awaitable[Verdict]]) -> Verdict:
         """Send an ending until the store has answered: it is safe to repeat, and a lost one would cost a whole attempt."""
@@ -330,3 +339,15 @@ def _to_job_error(error: ServiceError) -> JobError:
     elif isinstance(error, ComfyNodeFailed):
         problems = (NodeProblem(error.comfy_node, error.title, "", "execution_error", error.reason),)
     return JobError(error.code, str(error), error.retryable, {"nodes": [asdict(problem) for problem in problems]} if problems else None)
+
+
+@contextlib.asynccontextmanager
+async def _all_or_none(work: Iterable[Coroutine[Any, Any, T]]) -> AsyncIterator[list[asyncio.Task[T]]]:
+    """Run work at once; of what is left when one part fails or nobody waits any more, nothing goes on."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,6 +70,11 @@ class ServiceConfig(BaseModel):
         ge=0,
         description="free space of the data's disk below which no job and no upload is accepted (507); 0 accepts to the last byte",
     )
+    files_from: Literal["service", "store"] = Field(
+        "service",
+        description="who sends the bytes of files: this service, or the bucket, to which GET /v1/files/{id} then sends clients on",
+    )
+    store_link_s: int = Field(3600, ge=1, le=7 * 24 * 3600, description="seconds that a link to the bucket is good for; S3 allows a week")
     can_sign: bool = Field(False, description="whether results can be signed")
     require_consent: bool = Field(False, description="refuse faceswap and face2face jobs that come without `consent`")
 
@@ -355,6 +361,12 @@ class JobService:
     def read_file(self, record: FileRecord, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Stream bytes ``start`` (included) to ``end`` (excluded; None: to the end) of a file."""
         return self._reader.read(record.key, start, end)
+
+    async def store_link(self, record: FileRecord, disposition: str) -> str | None:
+        """Return where the object store itself sends a file from, for a while; None when this service sends it."""
+        if self._config.files_from == "service":
+            return None
+        return await self._reader.link(record.key, self._config.store_link_s, record.media_type, disposition)
 
     # The installation.
 

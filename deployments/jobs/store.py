@@ -54,6 +54,7 @@ from deployments.jobs.model import (
     Verdict,
 )
 from deployments.jobs.ports import Clock, Metrics, NoMetrics, SystemClock
+from deployments.jobs.retention_shelf import RetentionShelf
 from deployments.jobs.session_shelf import SessionShelf
 from deployments.jobs.stroke_log import StrokeLog
 from deployments.jobs.tables import file_of_artifact
@@ -67,11 +68,11 @@ DECISIONS_KEPT = 100  # per pool: enough to see the last burst come and go
 WITHDRAWN_KEPT = 1000  # draining replicas, whose names never come again; they are gone long before so many others have come
 
 
-class SqlJobStore(WebhookShelf, SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
+class SqlJobStore(RetentionShelf, WebhookShelf, SessionShelf, FileShelf, WorkflowShelf, BackendDesk):
     """Implements the stores of :mod:`deployments.jobs.ports` over SQLite or PostgreSQL.
 
-    ``JobStore`` and ``Previews`` are here, but for the files; those, ``SessionStore``, ``WorkflowStore``, ``WebhookOutbox`` and
-    ``BackendRegistry`` are inherited, each from a room of its own.
+    ``JobStore`` and ``Previews`` are here, but for the files; those, ``SessionStore``, ``WorkflowStore``, ``WebhookOutbox``,
+    ``RetentionStore`` and ``BackendRegistry`` are inherited, each from a room of its own.
     """
 
     def __init__(self, config: StoreConfig, clock: Clock | None = None, metrics: Metrics | None = None) -> None:

@@ -102,6 +102,8 @@ FILES = sa.Table(
     sa.Index("ix_files_name", "tenant", "name", "created_at"),
 )
 
+LEFT_OVER = sa.Table("left_over_objects", METADATA, sa.Column("key", sa.String(1024), primary_key=True))  # nothing names them any more
+
 JOB_LABELS = sa.Table(
     "job_labels",
     METADATA,

@@ -9,6 +9,8 @@ from deployments.jobs.errors import InvalidInput
 from deployments.jobs.ports import ObjectReader, Uploader
 
 MAX_KEY_CHARACTERS = 512  # S3 takes 1024 bytes, a file system 255 a segment
+CACHED_BY_ANY = "public, max-age=31536000, immutable"  # a key never gets other bytes; seen where the bucket is public alone
+CACHED_BY_READER = "private, max-age=86400, immutable"
 _SEGMENT = re.compile(r"[A-Za-z0-9_=+@][A-Za-z0-9._=+@ -]{0,199}")  # no leading dot: neither "..", nor a hidden or half-written file
 
 

@@ -31,8 +31,8 @@ import google_crc32c
 from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed
 
 from deployments.jobs.errors import Conflict, FileNotFound, Unavailable, UploadFailed
-from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
-from deployments.storage.base import check_key, uri_of
+from deployments.jobs.ports import INCOMING, PART_BYTES, ClientUpload, StoredObject, UploadToken
+from deployments.storage.base import CACHED_BY_ANY, CACHED_BY_READER, check_key, uri_of
 from deployments.storage.cloud_configs import GcsConfig
 from deployments.storage.gcs_client import GcsClient, is_gone
 
@@ -127,7 +127,7 @@ class GcsStore:
 
         def put(bucket: Any) -> bool:  # noqa: ANN401 -- same
             blob = bucket.blob(name)
-            blob.metadata = {"sha256": sha256}
+            blob.metadata, blob.cache_control = {"sha256": sha256}, CACHED_BY_ANY
             try:
                 self._upload(blob, data, media_type, 0)
             except PreconditionFailed:
@@ -157,6 +157,45 @@ class GcsStore:
 
         await self._client.run("deleted", delete)
 
+    async def open_to_client(self, key: str, media_type: str, size_bytes: int, seconds: int) -> ClientUpload:
+        """See the port: a signed PUT of just that length. A browser's page needs a CORS rule of the bucket that allows it."""
+        length = {"x-goog-content-length-range": f"{size_bytes},{size_bytes}"}
+        url = await self._client.sign(self._name(key), "PUT", seconds, content_type=media_type, headers=length)
+        return ClientUpload(url, {"Content-Type": media_type, **length})
+
+    async def copy(self, source: str, target: str, media_type: str) -> None:
+        """See the port. What is there already stays, as with ``put``.
+
+        Raises:
+            Conflict: the target has other content.
+        """
+        name = self._name(target)
+
+        def copy(bucket: Any) -> None:  # noqa: ANN401 -- same
+            found, made = bucket.blob(self._name(source)), bucket.blob(name)
+            made.content_type, made.cache_control = media_type, CACHED_BY_ANY
+            token, first = None, True
+            try:
+                found.reload(**self._patience)
+                made.metadata = found.metadata
+                while first or token is not None:  # a large object, or one that goes to another place, takes several calls
+                    token, _, _ = made.rewrite(
+                        found, token, if_generation_match=0, if_source_generation_match=found.generation, **self._patience
+                    )
+                    first = False
+            except NotFound as error:
+                if is_gone(error):
+                    raise FileNotFound(source) from None
+                raise
+            except PreconditionFailed:
+                there = bucket.get_blob(name, **self._patience)
+                if there is not None and (there.size, there.crc32c) != (found.size, found.crc32c):
+                    raise Conflict(f"{target} is stored already, with other content, and stays: choose another name") from None
+                if there is None:
+                    raise
+
+        await self._client.run("copied", copy)
+
     async def size(self, key: str) -> int:
         """See :class:`deployments.jobs.ports.ObjectReader`."""
         return int((await self._stat(key)).size)
@@ -177,6 +216,17 @@ class GcsStore:
         if start == 0 and last == found.size and _base64(crc32c) != found.crc32c:
             raise Unavailable(f"the bytes of {key} came damaged: read them again")
 
+    async def link(self, key: str, seconds: int, media_type: str, disposition: str) -> str:
+        """See :class:`deployments.jobs.ports.ObjectReader`: a signed GET, made here and not asked for."""
+        return await self._client.sign(
+            self._name(key),
+            "GET",
+            seconds,
+            response_type=media_type,
+            response_disposition=disposition,
+            query_parameters={"response-cache-control": CACHED_BY_READER},
+        )
+
     async def sweep(self, older_than_s: float) -> int:
         """See :class:`deployments.storage.base.ObjectStore`."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_s)
@@ -186,9 +236,11 @@ class GcsStore:
             folder = piece.name[: piece.name.rfind("/") + 1]
             touched[folder] = max(touched[folder], piece.updated)
         stale = [folder for folder, last in touched.items() if last <= before]
-        for folder in stale:
-            await self._drop(folder)
-        return len(stale)
+        incoming = await self._client.run("swept", lambda bucket: self._list(bucket, f"{self._config.prefix}{INCOMING}/"))
+        left = [piece.name for piece in incoming if piece.updated <= before]  # sent by clients that did not complete them
+        for name in (*stale, *left):
+            await self._drop(name)
+        return len(stale) + len(left)
 
     async def _compose(self, token: UploadToken, parts: Sequence[_Piece], size_bytes: int, sha256: str) -> None:
         folder = self._folder(token)
@@ -199,7 +251,7 @@ class GcsStore:
 
         def publish(bucket: Any) -> None:  # noqa: ANN401 -- same
             whole = bucket.blob(self._name(token.key))
-            whole.content_type = token.media_type
+            whole.content_type, whole.cache_control = token.media_type, CACHED_BY_ANY
             whole.metadata = {"sha256": sha256}
             try:
                 self._compose_into(bucket, whole, pieces)
@@ -260,14 +312,14 @@ class GcsStore:
     def _list(self, bucket: Any, prefix: str) -> list[_Piece]:  # noqa: ANN401 -- same
         return [_piece_of(blob) for blob in bucket.list_blobs(prefix=prefix, **self._patience)]
 
-    async def _drop(self, folder: str) -> None:
-        """Remove all objects below a folder; one that another has removed or written anew is no error."""
+    async def _drop(self, prefix: str) -> None:
+        """Remove all objects whose name begins so; one that another has removed or written anew is no error."""
 
         def drop(bucket: Any, piece: _Piece) -> None:  # noqa: ANN401 -- same
             with contextlib.suppress(NotFound, PreconditionFailed):
                 bucket.blob(piece.name).delete(if_generation_match=piece.generation, **self._patience)
 
-        pieces = await self._client.run("dropped", lambda bucket: self._list(bucket, folder))
+        pieces = await self._client.run("dropped", lambda bucket: self._list(bucket, prefix))
         await asyncio.gather(*(self._client.run("dropped", partial(drop, piece=piece)) for piece in pieces))
 
     def _completed_before(self, bucket: Any, key: str, sha256: str) -> int:  # noqa: ANN401 -- same

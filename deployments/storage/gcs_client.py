@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ import requests
 import urllib3
 from google.api_core import exceptions as api
 from google.api_core.retry import Retry
-from google.auth.credentials import AnonymousCredentials
+from google.auth.credentials import AnonymousCredentials, Signing
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError, TransportError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Client
@@ -32,6 +33,7 @@ from deployments.storage.cloud_configs import GCS_CREDENTIALS, GcsConfig
 CONNECTIONS = 16  # of one process: 4 parts in flight of each of 4 uploads
 TIMEOUT_S = (5.0, 30.0)  # to connect, and between two bytes
 RETRY_S = 15.0  # after so long a request is not sent again
+GOOGLE = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 NO_BUCKET = "bucket does not exist"  # how the 404 of a bucket differs from that of an object
 MAY_PASS = (api.TooManyRequests, api.InternalServerError, api.BadGateway, api.ServiceUnavailable, api.GatewayTimeout)
@@ -93,6 +95,25 @@ class GcsClient:
             UploadFailed: the store is away, refuses, or is not set up; the text says which.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(self._run, action, call))
+
+    async def sign(self, name: str, method: str, seconds: int, **options: Any) -> str:  # noqa: ANN401 -- those of Google's client
+        """Return a URL that allows one method on one object for a while. Nothing is sent.
+
+        Raises:
+            UploadFailed: the credentials have no private key: those of a machine's account have none.
+        """
+
+        def sign(bucket: Any) -> str:  # noqa: ANN401 -- Google's client has no types
+            if not isinstance(bucket.client._credentials, Signing):  # noqa: SLF001 -- it has no other name
+                raise UploadFailed(f"links are signed with a service account's key: name its file in {GCS_CREDENTIALS} on every machine")
+            server = self._config.endpoint or GOOGLE
+            return str(
+                bucket.blob(name).generate_signed_url(
+                    version="v4", expiration=timedelta(seconds=seconds), method=method, api_access_endpoint=server, **options
+                )
+            )
+
+        return await self.run("signed", sign)
 
     def _run(self, action: str, call: Callable[[Any], T]) -> T:
         with self._explained(action):

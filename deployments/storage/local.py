@@ -78,6 +78,15 @@ class LocalStore:
         with _reported("deleted"):
             await asyncio.to_thread(self._delete, self._path(key))
 
+    async def open_to_client(self, key: str, media_type: str, size_bytes: int, seconds: int) -> None:
+        """See the port: nobody but us writes to a folder."""
+
+    async def copy(self, source: str, target: str, media_type: str) -> None:
+        """See the port."""
+        del media_type  # a file has none
+        with _reported("copied"):
+            await asyncio.to_thread(self._copy, source, self._path(target))
+
     async def size(self, key: str) -> int:
         """See :class:`deployments.jobs.ports.ObjectReader`."""
         try:
@@ -100,6 +109,9 @@ class LocalStore:
                     return
                 left = None if left is None else left - len(chunk)
                 yield chunk
+
+    async def link(self, key: str, seconds: int, media_type: str, disposition: str) -> None:
+        """See :class:`deployments.jobs.ports.ObjectReader`: a folder has no address of its own."""
 
     async def sweep(self, older_than_s: float) -> int:
         """See :class:`deployments.storage.base.ObjectStore`."""
@@ -167,6 +179,19 @@ class LocalStore:
         finally:
             whole.unlink(missing_ok=True)
         return StoredObject(key, uri_of(PROVIDER, key), len(data), sha256)
+
+    def _copy(self, source: str, target: Path) -> None:
+        _make_folder(self._uploads, self._root)
+        whole = self._uploads / f"whole-{uuid.uuid4().hex}"
+        try:
+            with self._path(source).open("rb") as found, whole.open("xb") as file:
+                shutil.copyfileobj(found, file)
+                _flush(file.fileno())
+            _publish(whole, target, self._root)
+        except FileNotFoundError:
+            raise FileNotFound(source) from None
+        finally:
+            whole.unlink(missing_ok=True)
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)

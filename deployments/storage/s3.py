@@ -20,8 +20,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from deployments.jobs.errors import FileNotFound, Unavailable, UploadFailed
-from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
-from deployments.storage.base import check_key, uri_of
+from deployments.jobs.ports import INCOMING, PART_BYTES, ClientUpload, StoredObject, UploadToken
+from deployments.storage.base import CACHED_BY_ANY, CACHED_BY_READER, check_key, uri_of
 from deployments.storage.s3_client import S3Client, S3Config, code_of
 
 READ_BYTES = 1 << 20
@@ -57,7 +57,7 @@ class S3Store:
         ours = uuid.uuid4().hex
         place = self._place(key)
         answer = await self._client.run(
-            "begun", lambda s3: s3.create_multipart_upload(**place, ContentType=media_type, Metadata={"upload": ours})
+            "begun", lambda s3: s3.create_multipart_upload(**place, **_headers(media_type), Metadata={"upload": ours})
         )
         return UploadToken(key, f"{ours}.{answer['UploadId']}", media_type)
 
@@ -101,7 +101,7 @@ class S3Store:
         place = self._place(key)
 
         def put(s3: Any) -> None:  # noqa: ANN401 -- same
-            s3.put_object(**place, Body=data, ContentType=media_type, ContentMD5=_md5(data), Metadata={"sha256": sha256})
+            s3.put_object(**place, **_headers(media_type), Body=data, ContentMD5=_md5(data), Metadata={"sha256": sha256})
 
         await self._client.run("stored", put)
         return StoredObject(key, uri_of(self._provider, key), len(data), sha256)
@@ -116,6 +116,29 @@ class S3Store:
         """See the port."""
         place = self._place(key)
         await self._client.run("deleted", lambda s3: s3.delete_object(**place))
+
+    async def open_to_client(self, key: str, media_type: str, size_bytes: int, seconds: int) -> ClientUpload:
+        """See the port: a presigned PUT of just that length. A browser's page needs a CORS rule of the bucket that allows it."""
+        params = {**self._place(key), "ContentType": media_type, "ContentLength": size_bytes}
+        url = await self._client.run(
+            "opened", lambda s3: str(s3.generate_presigned_url("put_object", Params=params, ExpiresIn=seconds, HttpMethod="PUT"))
+        )
+        return ClientUpload(url, {"Content-Type": media_type, "Content-Length": str(size_bytes)})
+
+    async def copy(self, source: str, target: str, media_type: str) -> None:
+        """See the port; larger ones than 5 GiB are copied in parts by boto3."""
+        found, place = self._place(source), self._place(target)
+        extra = {**_headers(media_type), "MetadataDirective": "REPLACE"}
+
+        def copy(s3: Any) -> None:  # noqa: ANN401 -- same
+            try:
+                s3.copy(found, place["Bucket"], place["Key"], ExtraArgs=extra)
+            except ClientError as error:
+                if code_of(error) in GONE:
+                    raise FileNotFound(source) from None
+                raise
+
+        await self._client.run("copied", copy)
 
     async def size(self, key: str) -> int:
         """See :class:`deployments.jobs.ports.ObjectReader`."""
@@ -146,17 +169,26 @@ class S3Store:
             while chunk := await self._client.run("read", lambda _: _next_of(body)):
                 yield chunk
 
+    async def link(self, key: str, seconds: int, media_type: str, disposition: str) -> str:
+        """See :class:`deployments.jobs.ports.ObjectReader`: a presigned GET, made here and not asked for."""
+        shown = {"ResponseContentType": media_type, "ResponseContentDisposition": disposition, "ResponseCacheControl": CACHED_BY_READER}
+        params = {**self._place(key), **shown}
+        return await self._client.run("linked", lambda s3: str(s3.generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)))
+
     async def sweep(self, older_than_s: float) -> int:
         """See :class:`deployments.storage.base.ObjectStore`."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_s)
         bucket, prefix = self._config.bucket, self._config.prefix
 
         def sweep(s3: Any) -> int:  # noqa: ANN401 -- same
-            pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
-            stale = [upload for page in pages for upload in page.get("Uploads", ()) if upload["Initiated"] <= before]
+            stale = [upload for upload in _open_uploads(s3, bucket, prefix) if upload["Initiated"] <= before]
             for upload in stale:
                 _abort(s3, {"Bucket": bucket, "Key": upload["Key"]}, upload["UploadId"])
-            return len(stale)
+            listed = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}{INCOMING}/")
+            left = [found["Key"] for page in listed for found in page.get("Contents", ()) if found["LastModified"] <= before]
+            for key in left:  # sent by clients that did not complete them
+                s3.delete_object(Bucket=bucket, Key=key)
+            return len(stale) + len(left)
 
         return await self._client.run("swept", sweep)
 
@@ -169,6 +201,10 @@ def _ids_of(token: UploadToken) -> tuple[str, str]:
     if not upload_id:
         raise UploadFailed("the upload token is not of this store: begin the upload again")
     return ours, upload_id
+
+
+def _headers(media_type: str) -> dict[str, str]:
+    return {"ContentType": media_type, "CacheControl": CACHED_BY_ANY}
 
 
 def _md5(data: bytes) -> str:
@@ -199,6 +235,19 @@ def _completed_before(s3: Any, place: Mapping[str, str], ours: str) -> int:  # n
         if {name.lower(): value for name, value in head["Metadata"].items()}.get("upload") == ours:  # some servers change the case
             return int(head["ContentLength"])
     raise UploadFailed("the upload was aborted or has gone stale: begin again")
+
+
+def _open_uploads(s3: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:  # noqa: ANN401 -- same
+    try:
+        return [
+            upload
+            for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+            for upload in page.get("Uploads", ())
+        ]
+    except ClientError as error:
+        if code_of(error) not in GONE:  # rclone says so of a bucket that never had one
+            raise
+        return []
 
 
 def _abort(s3: Any, place: Mapping[str, str], upload_id: str) -> None:  # noqa: ANN401 -- same

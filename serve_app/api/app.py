@@ -10,16 +10,19 @@ from fastapi.routing import APIRoute
 
 from deployments.comfyui_bridge.desk import ComfyDesk
 from deployments.drawing.desk import DrawingDesk
+from deployments.jobs.direct_uploads import DirectUploads
 from deployments.jobs.service import JobService
+from deployments.jobs.store_watch import ObjectStoreWatch
 from deployments.jobs.verification import Verification
 from deployments.jobs.webhook_desk import WebhookDesk
-from serve_app.api import admin, backends, events, files, jobs, references, system, verify, webhooks, workflows
+from serve_app.api import admin, backends, direct_uploads, events, files, jobs, references, system, verify, webhooks, workflows
 from serve_app.api.config import ApiConfig
 from serve_app.api.dialect import Dialect
 from serve_app.api.errors import install_error_handlers
 from serve_app.api.limits import BodyLimit
 from serve_app.api.openapi import install_openapi
 from serve_app.api.origins import OriginCheck
+from serve_app.api.signing import LinkSigner
 from serve_app.web.pages import install_pages
 
 FORM_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and small fields around an uploaded file
@@ -34,6 +37,9 @@ def create_api(
     drawing: DrawingDesk | None = None,
     verification: Verification | None = None,
     hooks: WebhookDesk | None = None,
+    signer: LinkSigner | None = None,
+    direct: DirectUploads | None = None,
+    object_watch: ObjectStoreWatch | None = None,
 ) -> FastAPI:
     """Return the application that serves ``service``; the caller starts and closes the service's feeds.
 
@@ -45,6 +51,9 @@ def create_api(
         drawing: sessions of people who draw; None as with ``comfy``.
         verification: looks at the marks of files; None as with ``comfy``.
         hooks: deliveries of webhooks; None as with ``comfy``.
+        direct: uploads past this service.
+        object_watch: knows whether the object store is well; None where nobody looks.
+        signer: of links to files; None when they need no signature.
     """
     app = build_app(config, dialects)
     app.state.service = service
@@ -52,6 +61,9 @@ def create_api(
     app.state.drawing = drawing
     app.state.verification = verification
     app.state.hooks = hooks
+    app.state.signer = signer
+    app.state.direct = direct
+    app.state.object_watch = object_watch
     return app
 
 
@@ -73,6 +85,7 @@ def build_app(config: ApiConfig, dialects: Sequence[Dialect] = ()) -> FastAPI:
         references.router,
         events.router,
         files.router,
+        direct_uploads.router,
         verify.router,
         workflows.router,
         admin.router,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from deployments.engines.media.limits import MediaLimits
 from serve_app.api.origins import Origin, TrustedHosts, normal_host, parse_authority
@@ -32,20 +33,37 @@ class ApiConfig(BaseModel):
         frozenset(),
         description="web pages of other hosts that may open a WebSocket and send what changes something, such as https://studio.example.com",
     )
+    files_url: str | None = Field(
+        None,
+        description="public address of the bucket, such as https://media.example.com: files' URLs then lead there, to whoever has them; "
+        "not set: they lead to this service",
+    )
+    signed_links: bool = Field(
+        False, description="files are read by links that end, which jobs and uploads are answered with; the keys are in ATELIER_LINK_KEYS"
+    )
+    signed_link_s: int = Field(
+        24 * 3600, ge=60, description="seconds that such a link is good for at least, and at most twice that: it stays the same for a while"
+    )
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="largest request body except uploads; holds inline base64")
     media: MediaLimits = Field(MediaLimits(), description="upper bounds of pictures that a request has this service open itself")
     work_root: Path = Field(Path("var/work"), description="folder in which workers compute, for GET /health")
     data_dir: Path = Field(Path("var"), description="where the data of this installation lie, for GET /health")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest body of POST /v1/files, multipart overhead not counted")
 
-    @field_validator("public_base_url")
+    @model_validator(mode="after")
+    def _files_are_public_or_signed(self) -> Self:
+        if self.files_url and self.signed_links:
+            raise ValueError("files_url and signed_links exclude each other: in a public bucket no link ends")
+        return self
+
+    @field_validator("public_base_url", "files_url")
     @classmethod
-    def _http_url(cls, value: str | None) -> str | None:
+    def _http_url(cls, value: str | None, info: ValidationInfo) -> str | None:
         if not value:
             return None
         scheme, authority, path, query, fragment = urlsplit(value)
         if query or fragment or not (value.isascii() and value.isprintable()) or " " in value:
-            raise ValueError("public_base_url has no query, no fragment and no blanks, such as https://atelier.example.com")
+            raise ValueError(f"{info.field_name} has no query, no fragment and no blanks, such as https://atelier.example.com")
         return str(Origin.parse(f"{scheme}://{authority}")) + path.rstrip("/")
 
     @field_validator("allowed_hosts")

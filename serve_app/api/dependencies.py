@@ -9,13 +9,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from deployments.comfyui_bridge.desk import ComfyDesk
+from deployments.jobs.direct_uploads import DirectUploads
 from deployments.jobs.errors import NotFound
 from deployments.jobs.model import DEFAULT_TENANT
 from deployments.jobs.service import JobService
+from deployments.jobs.store_watch import ObjectStoreWatch
 from deployments.jobs.verification import Verification
 from deployments.jobs.webhook_desk import WebhookDesk
 from serve_app.api.config import ApiConfig
 from serve_app.api.links import Links
+from serve_app.api.signing import LinkSigner
 
 HTTP_OF_SOCKET = {"ws": "http", "wss": "https"}
 
@@ -59,7 +62,12 @@ def tenant_of(_: HTTPConnection) -> str:
 def _links(connection: HTTPConnection) -> Links:
     asked = connection.base_url
     asked = asked.replace(scheme=HTTP_OF_SOCKET.get(asked.scheme, asked.scheme))  # links that a WebSocket tells are followed by HTTP
-    return Links((_config(connection).public_base_url or str(asked)).rstrip("/"))
+    config = _config(connection)
+    return Links((config.public_base_url or str(asked)).rstrip("/"), config.files_url, _signer(connection))
+
+
+def _signer(connection: HTTPConnection) -> LinkSigner | None:
+    return cast("LinkSigner | None", connection.app.state.signer)
 
 
 def require_json(request: Request) -> None:
@@ -94,4 +102,17 @@ def webhook_desk(connection: HTTPConnection) -> WebhookDesk:
 
 Hooks = Annotated[WebhookDesk, Depends(webhook_desk)]
 Tenant = Annotated[str, Depends(tenant_of)]
+
+
+def _direct_uploads(connection: HTTPConnection) -> DirectUploads:
+    return cast("DirectUploads", connection.app.state.direct)
+
+
+def _object_watch(connection: HTTPConnection) -> ObjectStoreWatch | None:
+    return cast("ObjectStoreWatch | None", connection.app.state.object_watch)
+
+
+ObjectWatch = Annotated[ObjectStoreWatch | None, Depends(_object_watch)]
+DirectTo = Annotated[DirectUploads, Depends(_direct_uploads)]
+Signer = Annotated[LinkSigner | None, Depends(_signer)]
 LinksTo = Annotated[Links, Depends(_links)]

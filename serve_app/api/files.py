@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.datastructures import Headers
 
 from deployments.jobs.model import FileRecord
 from deployments.jobs.service import JobService
-from serve_app.api.dependencies import LinksTo, Service, Tenant
+from serve_app.api.dependencies import LinksTo, Service, Signer, Tenant
 from serve_app.api.errors import documented, problem_response
 from serve_app.api.multipart import FILE_FIELD, read_file
 from serve_app.api.ranges import ByteRange, RangeNotSatisfiable, is_unchanged, select_range
@@ -45,12 +45,13 @@ BYTES_DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: BYTES | {"description": "The file, with its own media type"},
     206: BYTES | {"description": "The part asked for by `Range`"},
     304: {"description": "Known by `If-None-Match`"},
-    **documented(404, 416, 422, 503),
+    307: {"description": "The bucket sends it: follow `Location`, which is good for a while"},
+    **documented(403, 404, 416, 422, 503),
 }
 HEADERS_DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The headers of the download"},
     304: {"description": "Known by `If-None-Match`"},
-    **documented(404, 422, 503),
+    **documented(403, 404, 422, 503),
 }
 
 
@@ -62,18 +63,45 @@ async def create_file(request: Request, response: Response, service: Service, te
     """
     incoming = await read_file(request)
     record = await service.create_file(incoming.name, incoming.media_type, incoming.chunks, tenant=tenant)
-    response.headers["Location"] = links.file(record.id)
+    response.headers["Location"] = links.file(record.id, record)
     return FileView.of(record, links)
 
 
+def let_pass(
+    file_id: FileId,
+    signer: Signer,
+    expires: Annotated[int | None, Query(description="end of a signed link, in seconds since 1970")] = None,
+    signature: Annotated[str | None, Query(max_length=100, description="of a signed link")] = None,
+) -> str:
+    """Return the id of a file that may be read: by anybody who knows it, or by a good link where links are signed.
+
+    Raises:
+        LinkRefused: it may not.
+    """
+    if signer is not None:
+        signer.check(file_id, expires, signature)
+    return file_id
+
+
+ReadableId = Annotated[str, Depends(let_pass)]
+
+
 @router.get("/{file_id}", summary="Download a file", response_class=Response, responses=BYTES_DOCUMENTED)
-async def read_bytes(file_id: FileId, request: Request, service: Service, tenant: Tenant, download: Download = False) -> Response:  # noqa: FBT002 -- a query parameter
-    """Send a file or a part of it. A file never changes: its ETag is its SHA-256."""
-    return await file_response(await service.get_file(file_id, tenant=tenant), request.headers, service, download=download)
+async def read_bytes(file_id: ReadableId, request: Request, service: Service, tenant: Tenant, download: Download = False) -> Response:  # noqa: FBT002 -- a query parameter
+    """Send a file or a part of it. A file never changes: its ETag is its SHA-256.
+
+    Where the bucket sends files itself, the answer leads there.
+    """
+    record = await service.get_file(file_id, tenant=tenant)
+    headers = _headers(record, download=download)
+    there = await service.store_link(record, headers["Content-Disposition"])
+    if there is not None:
+        return RedirectResponse(there, 307, {"Cache-Control": "no-store"})  # the link ends
+    return await file_response(record, request.headers, service, download=download)
 
 
 @router.head("/{file_id}", summary="Look at a file", response_class=Response, responses=HEADERS_DOCUMENTED)
-async def read_headers(file_id: FileId, request: Request, service: Service, tenant: Tenant, download: Download = False) -> Response:  # noqa: FBT002 -- a query parameter
+async def read_headers(file_id: ReadableId, request: Request, service: Service, tenant: Tenant, download: Download = False) -> Response:  # noqa: FBT002 -- a query parameter
     """Send the headers of the download."""
     record = await service.get_file(file_id, tenant=tenant)
     headers = _headers(record, download=download)

@@ -112,7 +112,7 @@ class JobView(View):
     def of(cls, job: Job, links: Links) -> JobView:
         """Show a job with addresses below ``links``."""
         shown = {name: getattr(job, name) for name in cls.model_fields if name not in {"outputs", "links"}}
-        outputs = [{**{name: getattr(a, name) for name in a.__slots__}, "url": links.file(a.file_id)} for a in job.outputs]
+        outputs = [{**{name: getattr(a, name) for name in a.__slots__}, "url": links.file(a.file_id, a)} for a in job.outputs]
         places = JobLinks(self=links.job(job.id), events=links.events(job.id))
         return cls.model_validate({**shown, "outputs": outputs, "links": places}, from_attributes=True)
 
@@ -175,7 +175,7 @@ class FileView(View):
     def of(cls, record: FileRecord, links: Links) -> FileView:
         """Show a file."""
         shown = {name: getattr(record, name) for name in cls.model_fields if name not in {"file_id", "url"}}
-        return cls.model_validate({**shown, "file_id": record.id, "url": links.file(record.id)})
+        return cls.model_validate({**shown, "file_id": record.id, "url": links.file(record.id, record)})
 
 
 class PoolView(View):
@@ -263,7 +263,16 @@ class HealthView(View):
     cleanup: CleanupView
 
 
+class ObjectStoreView(View):
+    """Where uploads and results lie."""
+
+    provider: str = Field(examples=["s3"])
+    problem: str | None = Field(description="what was wrong at the last look, and what to do about it; null when nothing was")
+    checked_at: datetime
+
+
 class ReadyView(View):
     """Work is accepted."""
 
     ready: bool = True
+    object_store: ObjectStoreView | None = None

@@ -130,7 +130,7 @@ class StoredPicture(View):
     @classmethod
     def of(cls, record: FileRecord, links: Links) -> StoredPicture:
         """Show an upload."""
-        return cls(name=record.name, file_id=record.id, url=links.file(record.id))
+        return cls(name=record.name, file_id=record.id, url=links.file(record.id, record))
 
 
 UPLOAD_ERRORS = documented(400, 413, 415, 422, 503, 507)

@@ -252,7 +252,7 @@ async def read_image_url(
     picture: Picture, filename: Annotated[str, Query(max_length=255)], links: LinksTo, request: Request
 ) -> Envelope[ImageUrl]:
     """Return an address that the client can reach: this service's, never a ComfyUI server's."""
-    return _envelope(texts.URL_READ, ImageUrl(url=links.file(picture.id), filename=filename), request)
+    return _envelope(texts.URL_READ, ImageUrl(url=links.file(picture.id, picture), filename=filename), request)
 
 
 def _envelope(text: Text, data: Data, request: Request) -> Envelope[Data]:

@@ -92,7 +92,7 @@ class TaskOutput(View):
         return cls(
             **same,
             filename=file_name_of(job.id, artifact),
-            url=links.file(artifact.file_id),
+            url=links.file(artifact.file_id, artifact),
             type="temp" if artifact.temporary else "output",
             node_id=artifact.comfy_node,
         )

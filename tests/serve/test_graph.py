@@ -130,7 +130,7 @@ def replicas(cluster) -> int:
 def test_the_pool_scales_from_zero_to_one_and_back(api, cluster, portrait, clip):
     wait_until(lambda: replicas(cluster) == 0, 60, "the idle pool keeps replicas", cluster.status)
     job = submit(api, portrait, clip)
-    wait_until(lambda: replicas(cluster) == 1, 60, "the pool does not wake", cluster.status)
+    wait_until(lambda: replicas(cluster) == 1, 180, "the pool does not wake", cluster.status)
     assert wait_for_end(api, job["id"])["status"] == "succeeded"
     wait_until(lambda: replicas(cluster) == 0, 60, "the pool does not go back to zero", cluster.status)
     reasons = {decision["reason"].partition(",")[0] for decision in api.get("/v1/admin/scaling").json()["decisions"]}

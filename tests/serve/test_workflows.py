@@ -78,7 +78,7 @@ def test_a_video_and_a_text_come_out_as_what_they_are(api, media):
 
 
 def test_progress_and_previews_arrive_while_the_sampler_works(api, cluster):
-    job = run(api, text_to_image(steps=30, size=128, seed=99))
+    job = run(api, text_to_image(steps=120, size=128, seed=99))  # long enough for a slow machine to open a socket
     previews, nodes, last = [], set(), None
     with connect(f"{cluster.url.replace('http', 'ws')}/v1/events?job_id={job['id']}&previews=1", max_size=None) as socket:
         while last not in {"succeeded", "failed"}:

@@ -29,6 +29,7 @@ from deployments.engines.marking.inspection import inspect
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
 from deployments.jobs.config import StoreConfig
+from deployments.jobs.direct_uploads import DirectUploads
 from deployments.jobs.errors import UrlNotAllowed
 from deployments.jobs.feed import EventFeed
 from deployments.jobs.intake import IntakeLimits, MediaIntake
@@ -110,6 +111,9 @@ class StubDescriptions:
         return self.found
 
 
+INTAKE_LIMITS = IntakeLimits(upload_bytes=100_000, inline_bytes=5_000)
+
+
 def refuse_private(url: str) -> None:
     if "127.0.0.1" in url:
         raise UrlNotAllowed("not a public address")
@@ -146,8 +150,7 @@ def objects(tmp_path: Path) -> LocalStore:
 
 @pytest.fixture
 def intake(store: SqlJobStore, objects: LocalStore) -> MediaIntake:
-    limits = IntakeLimits(upload_bytes=100_000, inline_bytes=5_000)
-    return MediaIntake(store, objects, upload_stream, refuse_private, limits, SystemClock())
+    return MediaIntake(store, objects, upload_stream, refuse_private, INTAKE_LIMITS, SystemClock())
 
 
 @pytest.fixture
@@ -230,8 +233,12 @@ def built_app() -> FastAPI:
 
 
 @pytest.fixture
-def app(built_app: FastAPI, service: JobService, desk: ComfyDesk, drawing: DrawingDesk, tmp_path: Path) -> FastAPI:
+def app(
+    built_app: FastAPI, service: JobService, desk: ComfyDesk, drawing: DrawingDesk, store: SqlJobStore, objects: LocalStore, tmp_path: Path
+) -> FastAPI:
     built_app.state.verification = Verification(inspect, tmp_path / "verified", max_bytes=50_000)
+    built_app.state.signer = built_app.state.hooks = built_app.state.object_watch = None
+    built_app.state.direct = DirectUploads(store, objects, objects, INTAKE_LIMITS, SystemClock())
     built_app.state.service, built_app.state.comfy, built_app.state.drawing = service, desk, drawing
     return built_app
 

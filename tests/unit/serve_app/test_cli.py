@@ -18,7 +18,13 @@ from serve_app.settings import HOME, Settings
 JOB_ID = "5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"
 BYTES = b"result"
 ERROR = {"code": "no_face_detected", "message": "no face found in the source", "retryable": False}
-OUTPUT = {"file_id": "out", "name": "faceswap.png", "sha256": hashlib.sha256(BYTES).hexdigest(), "size_bytes": len(BYTES)}
+OUTPUT = {
+    "file_id": "out",
+    "url": "http://x/v1/files/out",
+    "name": "faceswap.png",
+    "sha256": hashlib.sha256(BYTES).hexdigest(),
+    "size_bytes": len(BYTES),
+}
 
 
 def job(status, **more):

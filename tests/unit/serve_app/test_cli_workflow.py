@@ -32,7 +32,14 @@ WORKFLOWS = {
 
 def output(name, **more):
     data = name.encode()
-    return {"file_id": name, "name": name, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data), **more}
+    return {
+        "file_id": name,
+        "url": f"http://x/v1/files/{name}",
+        "name": name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+        **more,
+    }
 
 
 def job(status="succeeded", outputs=(), error=None):

@@ -12,7 +12,7 @@ from serve_app.client import ApiError, Client, local_file, read_events
 
 JOB_ID = "5d1c1f0e-58c2-4d0a-9f8b-0d8a7a4c9b11"
 BYTES = b"picture" * 50_000
-OUTPUT = {"file_id": "f", "sha256": hashlib.sha256(BYTES).hexdigest()}
+OUTPUT = {"file_id": "f", "url": "http://elsewhere/v1/files/f", "sha256": hashlib.sha256(BYTES).hexdigest()}
 
 
 def client_of(*answers, **options):
@@ -60,6 +60,26 @@ def test_upload_streams_the_file_and_counts_its_bytes(tmp_path):
     assert (sum(counted), max(counted) < len(BYTES)) == (len(BYTES), True)
     assert BYTES in sent[0].content
     assert b'filename="me.jpg"' in sent[0].content
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("http://elsewhere/v1/files/f?expires=9&signature=s", "/v1/files/f?expires=9&signature=s"),
+        ("https://proxy.example/below/v1/files/f", "/v1/files/f"),
+        ("https://media.example.com/artifacts/a.png", "https://media.example.com/artifacts/a.png"),
+    ],
+)
+def test_download_asks_our_server_unless_files_lie_elsewhere(tmp_path, url, asked):
+    client, sent = client_of(httpx.Response(200, content=BYTES))
+    client.download(OUTPUT | {"url": url}, tmp_path / "a.png")
+    assert str(sent[0].url) == (asked if "://" in asked else f"{client.server_url}{asked}")
+
+
+def test_download_goes_where_the_bucket_sends_files_itself(tmp_path):
+    client, sent = client_of(httpx.Response(307, headers={"Location": "https://bucket.example/a"}), httpx.Response(200, content=BYTES))
+    assert client.download(OUTPUT, tmp_path / "a.png").read_bytes() == BYTES
+    assert str(sent[1].url) == "https://bucket.example/a"
 
 
 @pytest.mark.parametrize("reference", ["https://example.com/a.png", JOB_ID])

@@ -211,6 +211,30 @@ def test_r2_by_the_names_that_its_users_have(home, monkeypatch):
     assert storage.s3.endpoint == "https://abc.r2.cloudflarestorage.com"
 
 
+def test_a_public_bucket_of_r2_is_where_files_are_read(home, monkeypatch):
+    for name, value in {
+        "STORAGE_PROVIDER": "r2",
+        "R2_BUCKET_NAME": "results",
+        "R2_ACCOUNT_ID": "abc",
+        "R2_PUBLIC_DOMAIN": "media.example.com",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert Settings(home=home).api.files_url == "https://media.example.com"
+    monkeypatch.setenv("ATELIER_STORAGE__S3__PREFIX", "atelier")
+    assert Settings(home=home).api.files_url == "https://media.example.com/atelier"
+    monkeypatch.setenv("R2_PUBLIC_DOMAIN", "https://media.example.com/")
+    monkeypatch.setenv("ATELIER_STORAGE__S3__PREFIX", "")
+    assert Settings(home=home).api.files_url == "https://media.example.com"
+    monkeypatch.setenv("STORAGE_PROVIDER", "local")
+    assert Settings(home=home).api.files_url is None
+
+
+def test_a_folder_sends_no_files(home, monkeypatch):
+    monkeypatch.setenv("ATELIER_SERVICE__FILES_FROM", "store")
+    with pytest.raises(ValidationError, match="a folder sends no files"):
+        Settings(home=home)
+
+
 def test_s3_needs_a_bucket(home, monkeypatch):
     monkeypatch.setenv("STORAGE_PROVIDER", "s3")
     with pytest.raises(ValidationError, match="ATELIER_STORAGE__S3__BUCKET"):

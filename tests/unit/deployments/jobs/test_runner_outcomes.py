@@ -183,7 +183,7 @@ async def test_what_can_be_salvaged_is_when_a_later_output_cannot(run, uploads):
     uploads.fails_at = "b.png"
     failed = await run(ScriptedEngine("a.png", "b.png", "c.png", error=NoFaceDetected("source")))
     assert (failed.status, failed.error.code) == (JobStatus.FAILED, "no_face_detected")
-    assert ([made.name for made in failed.outputs], uploads.names) == (["a.png"], ["a.png"])
+    assert ([made.name for made in failed.outputs], uploads.names) == (["a.png", "c.png"], ["a.png", "c.png"])
 
 
 async def test_an_upload_that_fails_leaves_nothing_behind(run, uploads):

@@ -13,6 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
+import httpx
 import pytest
 from aiohttp import ClientSession, TCPConnector, web
 
@@ -24,6 +25,7 @@ from deployments.storage.s3_client import S3Client, S3Config
 from deployments.storage.upload import upload_file, upload_stream
 
 KEY = "artifacts/default/job-1/1/result.mp4"
+SMALL = b"a small picture"
 ACCESS, SECRET = "someone", "knows-nothing"
 RCLONE = shutil.which("rclone", path=str(Path(sys.executable).parent))
 
@@ -185,6 +187,37 @@ async def test_deleted_it_is_gone_and_may_be_deleted_again(store):
     await store.delete(KEY)
     with pytest.raises(FileNotFound):
         await content(store)
+
+
+async def test_a_link_reads_one_object_for_a_while(store, ca_file, config):
+    await store.put(KEY, "image/png", SMALL, sha256(SMALL))
+    url = await store.link(KEY, 60, "image/webp", 'attachment; filename="a.webp"')
+    async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=ca_file)) as anybody:
+        whole = await anybody.get(url)
+        assert (whole.status_code, whole.content) == (200, SMALL)
+        assert whole.headers["content-type"] == "image/webp"
+        assert (await anybody.get(url, headers={"Range": "bytes=2-5"})).content == SMALL[2:6]
+        assert (await anybody.get(url.replace(KEY, f"{KEY}x"))).status_code == 403
+        assert (await anybody.get(url.replace("X-Amz-Expires=60", "X-Amz-Expires=600"))).status_code == 403
+        assert (await anybody.delete(url)).status_code == 403
+        assert (await anybody.get(url.partition("?")[0])).status_code in {400, 403}
+
+
+async def test_a_client_writes_one_object_itself(store, ca_file, bucket):
+    opened = await store.open_to_client(f"incoming/t/{KEY}", "image/png", len(SMALL), 60)
+    async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=ca_file)) as client:
+        assert (await client.put(opened.url, content=SMALL, headers={"Content-Type": "text/html"})).status_code == 403
+        assert (await client.put(opened.url.replace("incoming", "uploads"), content=SMALL, headers=opened.headers)).status_code == 403
+        assert (await client.put(opened.url, content=SMALL, headers=opened.headers)).status_code == 200
+    await store.copy(f"incoming/t/{KEY}", KEY, "image/png")
+    assert await content(store) == SMALL
+    with pytest.raises(FileNotFound):
+        await store.copy("incoming/t/other", KEY, "image/png")
+    assert await store.sweep(3600) == 0
+    assert await store.sweep(-60) == 1, "what nobody completed"
+    with pytest.raises(FileNotFound):
+        await content(store, f"incoming/t/{KEY}")
+    assert await content(store) == SMALL
 
 
 async def test_wrong_bytes_and_foreign_tokens_are_refused(store):

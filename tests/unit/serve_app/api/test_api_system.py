@@ -12,6 +12,7 @@ import pytest
 from deployments.jobs import errors
 from deployments.jobs.errors import ServiceError, StoreUnavailable
 from deployments.jobs.model import ScalingDecision
+from deployments.jobs.store_watch import ObjectStoreWatch
 from serve_app.api.app import create_api
 from serve_app.api.config import ApiConfig
 from serve_app.api.errors import status_of
@@ -36,12 +37,25 @@ async def test_ready_follows_the_store(client, feed, store, monkeypatch):
     async with asyncio.timeout(5):
         while not feed.connected:
             await asyncio.sleep(0.01)
-        assert (await client.get("/ready")).json() == {"ready": True}
+        assert (await client.get("/ready")).json() == {"ready": True, "object_store": None}
         monkeypatch.setattr(store, "events", away)
         while feed.connected:
             await asyncio.sleep(0.01)
     response = await client.get("/ready")
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "store_unavailable", "2")
+
+
+async def test_ready_says_what_is_wrong_with_the_object_store(app, client, feed):
+    watch = app.state.object_watch = ObjectStoreWatch("s3", away)
+    watch.checked_at = 1_800_000_000.0
+    async with asyncio.timeout(5):
+        while not feed.connected:
+            await asyncio.sleep(0.01)
+    shown = {"provider": "s3", "problem": None, "checked_at": "2027-01-15T08:00:00Z"}
+    assert (await client.get("/ready")).json() == {"ready": True, "object_store": shown}
+    watch.problem = "there is no such bucket: create it"
+    answer = await client.get("/ready")
+    assert (answer.status_code, answer.json()["object_store"]["problem"]) == (200, watch.problem)
 
 
 async def test_stats_counts_jobs(client):
@@ -138,7 +152,7 @@ def test_openapi_documents_what_is_refused_before_a_route():
     assert {"411", "413"} <= paths["/v1/jobs/{job_id}/cancel"]["post"]["responses"].keys()
     assert "411" not in paths["/v1/files"]["post"]["responses"]
     assert "421" not in paths["/health"]["get"]["responses"]
-    assert list(paths["/v1/files/{file_id}"]["head"]["responses"]) == ["200", "304", "404", "421", "422", "503"]
+    assert list(paths["/v1/files/{file_id}"]["head"]["responses"]) == ["200", "304", "403", "404", "421", "422", "503"]
 
 
 def test_openapi_documents_problems_of_every_operation():
