@@ -244,7 +244,10 @@ class Settings(BaseSettings):
         description="account of Cloudflare Images; the token is read from CF_IMAGES_API_TOKEN by the processes that use it",
     )
     cf_images_delivery_domain: str | None = Field(
-        None, validation_alias="cf_images_delivery_domain", description="domain that delivers the pictures; default: imagedelivery.net"
+        None,
+        validation_alias="cf_images_delivery_domain",
+        description="domain of that account from which Cloudflare sends pictures to readers, re-encoded and without their marks, where "
+        "ATELIER_SERVICE__FILES_FROM=store; not set: this service sends them as they are",
     )
     storage_provider: str = Field(
         "local",
@@ -409,7 +412,7 @@ class Settings(BaseSettings):
         pictures = {"account_id": data.get("cf_images_account_id"), "delivery_domain": data.get("cf_images_delivery_domain")}
         filled = {**value, "gcs": gcs, "cf_images": _fill(value.get("cf_images") or {}, **pictures)}
         bucket, account_id = data.get("r2_bucket_name"), data.get("r2_account_id")
-        is_r2 = "r2" in {value["provider"], value.get("beside") if value["provider"] == "cf_images" else None}
+        is_r2 = "r2" in {value.get("provider"), value.get("beside") if value.get("provider") == "cf_images" else None}
         if is_r2 and bucket and account_id:  # what is set for S3 by name, such as a prefix, is kept
             filled["s3"] = _fill(value.get("s3") or {}, **r2_config(bucket, account_id))
         return filled
@@ -458,9 +461,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _the_store_can_send_files(self) -> Settings:
-        if self.service.files_from == "store" and self.storage.provider == "local":
+        if self.service.files_from == "store" and not self.storage.sends_files:
             raise ValueError(
-                "service.files_from=store needs a bucket: a folder sends no files, set STORAGE_PROVIDER or leave it at service"
+                "service.files_from=store needs a bucket: a folder sends no files, set STORAGE_PROVIDER (with cf_images "
+                "CF_IMAGES_DELIVERY_DOMAIN or ATELIER_STORAGE__BESIDE) or leave it at service"
             )
         return self
 

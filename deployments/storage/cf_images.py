@@ -1,10 +1,11 @@
 """Pictures in Cloudflare Images, and everything else in a store beside it.
 
 Cloudflare Images holds pictures alone, up to limits of size. What it does not hold lies in the other store: video, audio, documents,
-whatever comes in parts (uploads of clients, results above 8 MiB), and pictures that it would give back changed. The key says where to look:
-a key that does not end as a picture's is never asked for at Cloudflare, any other is looked for in the other store first, because that costs
-no call of Cloudflare's limit. A picture's id is its key, so a second upload of it is refused with 409: with our SHA-256 in its metadata that
-is success. Cloudflare may keep a large picture re-encoded, which would lose its marks: what was stored is read back and compared.
+whatever comes in parts (uploads of clients, results above 8 MiB), and pictures that it would give back changed. The key says where to
+look: a key that does not end as a picture's is never asked for at Cloudflare, any other is looked for in the other store first, because
+that costs no call of Cloudflare's limit. A picture's id is its key, so a second upload of it is refused with 409: with our SHA-256 in its
+metadata that is success. Cloudflare may keep a large picture re-encoded, which would lose its marks: what was stored is read back and
+compared.
 """
 
 from __future__ import annotations
@@ -174,9 +175,17 @@ class CfImagesStore:
             return True
 
         created = await self._client.run("stored", upload)
-        if created is False and _ours(await self._details(key)).get("sha256") != sha256:
-            raise Conflict(f"{key} is stored already, with other content, and stays: choose another name")
+        if created is False:
+            await self._check_same(key, sha256)
         return created
+
+    async def _check_same(self, key: str, sha256: str) -> None:
+        try:
+            found = _ours(await self._details(key)).get("sha256")
+        except FileNotFound:
+            raise UploadFailed(f"{key} was removed while it was stored: upload again") from None
+        if found != sha256:
+            raise Conflict(f"{key} is stored already, with other content, and stays: choose another name")
 
     async def _details(self, key: str) -> StoredPicture:
         async def details(sdk: AsyncCloudflare) -> StoredPicture:

@@ -58,7 +58,7 @@ class CfImagesClient:
         """
         with self._explained(action):
             sdk = self._sdk = self._sdk or self._connect()
-            async for attempt in stamina.retry_context(on=pause_after, attempts=TRIES, timeout=RETRY_S, wait_initial=0.2):
+            async for attempt in stamina.retry_context(on=pause_after, attempts=TRIES, timeout=RETRY_S, wait_initial=0.2, wait_jitter=0.2):
                 with attempt:
                     return await call(sdk)
         raise AssertionError("stamina ends by raising the last error")
@@ -113,14 +113,14 @@ def _is_untrusted(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, ssl.SSLCertVerificationError) or _is_untrusted(error.__cause__ or error.__context__))
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception) -> str:  # noqa: PLR0911 -- one sentence a cause
     codes = codes_of(error) if isinstance(error, APIError) else set()
     if codes & NO_SUCH_ACCOUNT:
         return "Cloudflare does not know the account: correct CF_IMAGES_ACCOUNT_ID"
-    if isinstance(error, (AuthenticationError, PermissionDeniedError)) or codes & NO_SUCH_TOKEN:
-        return f"the token is not accepted: make one with the permission Cloudflare Images Edit for this account, and set {CF_IMAGES_TOKEN}"
     if NO_ROOM in codes:
         return "the account has reached its limit of stored pictures: raise it at Cloudflare, or delete some"
+    if isinstance(error, (AuthenticationError, PermissionDeniedError)) or codes & NO_SUCH_TOKEN:
+        return f"the token is not accepted: make one with the permission Cloudflare Images Edit for this account, and set {CF_IMAGES_TOKEN}"
     if isinstance(error, RateLimitError):
         wait_s = retry_after_s(error.response)
         return f"Cloudflare takes no more calls now: try again {'later' if wait_s is None else f'in {wait_s:.0f} s'}"

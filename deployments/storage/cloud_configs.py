@@ -49,7 +49,7 @@ class CfImagesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     account_id: str = Field("", description="account at Cloudflare")
-    delivery_domain: str | None = Field(None, description="domain that delivers the pictures; none for imagedelivery.net")
+    delivery_domain: str | None = Field(None, description="domain that delivers the pictures to readers")
     endpoint: str | None = Field(None, description="URL of another server that speaks the API, for tests; none for Cloudflare's own")
     ca_file: Path | None = Field(None, description="certificates that sign the endpoint's, in PEM; none for those of the system")
 

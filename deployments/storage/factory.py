@@ -40,6 +40,11 @@ class StorageConfig(BaseModel):
         return frozenset({self.provider, self.beside} if self.provider == "cf_images" else {self.provider})
 
     @property
+    def sends_files(self) -> bool:
+        """Whether readers can be sent to some of the stores."""
+        return bool(self.uses & {"s3", "r2", "gcs"}) or ("cf_images" in self.uses and self.cf_images.delivery_domain is not None)
+
+    @property
     def place(self) -> str:
         """Where objects lie, for people."""
         places = {

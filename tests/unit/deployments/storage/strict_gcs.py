@@ -6,15 +6,17 @@ the promise is answered with 400. Faults are made here too.
 """
 
 import asyncio
+import hashlib
 import io
 import json
 import uuid
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from aiohttp import ClientSession, web
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from google.auth import jwt
 
 COMPOSED_AT_ONCE = 32
@@ -30,6 +32,10 @@ class ServiceAccount:
         self.email = "atelier@tests.iam.gserviceaccount.com"
         public = self._key.public_key()
         self.public_pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+    def verify(self, signature, text):
+        """Let pass what this account has signed."""
+        self._key.public_key().verify(signature, text, padding.PKCS1v15(), hashes.SHA256())
 
     def key_file(self, server):
         """The text of the key file that a client is given."""
@@ -56,7 +62,6 @@ class StrictGcs:
     session: ClientSession
     url: str = ""
     tokens: set = field(default_factory=set)
-    requests: list = field(default_factory=list)  # (method, path)
     forbidden: bool = False
     clock_is_wrong: bool = False
     overloaded: int = 0  # so many requests get 503
@@ -76,7 +81,15 @@ class StrictGcs:
         self.connections.add(request.transport)
         if request.path == "/token":
             return await self._token(request)
-        self.requests.append((request.method, request.path))
+        if "X-Goog-Signature" in request.query:
+            return await self._signed(request)
+        refused = self._turn_away(request)
+        if refused is not None:
+            return refused
+        return await (self._write if request.method in {"POST", "DELETE"} else self._read)(request)
+
+    def _turn_away(self, request):
+        """The answer to a request that is not looked at."""
         if self.overloaded:
             self.overloaded -= 1
             return _error(503, "Service Unavailable", "backendError")
@@ -84,9 +97,7 @@ class StrictGcs:
             return _error(401, "Invalid Credentials", "authError")
         if self.forbidden:
             return _error(403, f"{self.account.email} does not have storage.objects.create access.", "forbidden")
-        if request.method in {"POST", "DELETE"}:
-            return await self._write(request)
-        return await self._read(request)
+        return None
 
     async def _token(self, request):
         form = await request.post()
@@ -102,6 +113,29 @@ class StrictGcs:
         self.tokens.add(token)
         return web.json_response({"access_token": token, "expires_in": 3600, "token_type": "Bearer"})
 
+    async def _signed(self, request):
+        """A request by a signed URL: https://cloud.google.com/storage/docs/authentication/canonical-requests."""
+        query = dict(request.query)
+        signature = bytes.fromhex(query.pop("X-Goog-Signature"))
+        signed_headers = query["X-Goog-SignedHeaders"]
+        headers = "".join(f"{name}:{request.headers.get(name, '')}\n" for name in signed_headers.split(";"))
+        encoded = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
+        path = request.raw_path.partition("?")[0]
+        canonical = f"{request.method}\n{path}\n{encoded}\n{headers}\n{signed_headers}\nUNSIGNED-PAYLOAD"
+        scope = query["X-Goog-Credential"].partition("/")[2]
+        text = "\n".join(["GOOG4-RSA-SHA256", query["X-Goog-Date"], scope, hashlib.sha256(canonical.encode()).hexdigest()])
+        try:
+            self.account.verify(signature, text.encode())
+        except InvalidSignature:
+            return web.Response(status=403, text="<Error><Code>SignatureDoesNotMatch</Code></Error>", content_type="application/xml")
+        body = await request.read()
+        least, _, most = request.headers.get("x-goog-content-length-range", f"0,{len(body)}").partition(",")
+        if not int(least) <= len(body) <= int(most):
+            return web.Response(status=400, text="<Error><Code>EntityTooLarge</Code></Error>", content_type="application/xml")
+        response = await self._ask(request, body)
+        response.headers.update({"Content-Type": query["response-content-type"]} if "response-content-type" in query else {})
+        return response
+
     async def _write(self, request):
         if request.path.startswith("/upload") and self.cut_uploads:
             self.cut_uploads -= 1
@@ -112,6 +146,9 @@ class StrictGcs:
         async with self.writing:  # the emulator compares nothing, so nobody may come between
             refused = await self._refuse(request, body)
             response = refused or await self._ask(request, body)
+            if refused is None and "/rewriteTo/" in request.path:  # the emulator copies, and does not read what the copy shall be
+                target = request.raw_path.partition("?")[0].partition("/rewriteTo")[2]
+                await self.session.patch(f"{self.emulator}/storage/v1{target}", json=json.loads(body))
         if refused is None and self.lost_answers:
             self.lost_answers -= 1
             request.transport.abort()
@@ -130,20 +167,26 @@ class StrictGcs:
             sources = json.loads(body)["sourceObjects"]
             if not 1 <= len(sources) <= COMPOSED_AT_ONCE:
                 return _error(400, f"The number of source components provided ({len(sources)}) exceeds the maximum", "invalid")
+        elif "/rewriteTo/" in request.path:
+            source, _, name = name.partition(f"/rewriteTo/b/{bucket}/o/")
+            sources = [{"name": source, "objectPreconditions": {"ifGenerationMatch": request.query["ifSourceGenerationMatch"]}}]
         if "ifGenerationMatch" not in request.query:
             return _error(400, "this server wants a precondition with every write", "invalid")
+        return await self._compare(request, bucket, name, sources)
+
+    async def _compare(self, request, bucket, name, sources):
+        """The answer to a write that meets another state than it expects."""
         listed = await self.objects(bucket)
         if listed is None:
             return _error(404, "The specified bucket does not exist.", "notFound")
         found = {one["name"]: one["generation"] for one in listed}
-        for source in sources:
-            if source["name"] not in found:
-                return _error(404, f"No such object: {bucket}/{source['name']}", "notFound")
-            if str(source["objectPreconditions"]["ifGenerationMatch"]) != found[source["name"]]:
-                return _error(412, "At least one of the pre-conditions you specified did not hold.", "conditionNotMet")
-        if request.method == "DELETE" and name not in found:
-            return _error(404, f"No such object: {bucket}/{name}", "notFound")
-        if request.query["ifGenerationMatch"] != found.get(name, "0"):
+        needed = [source["name"] for source in sources] + ([name] if request.method == "DELETE" else [])
+        missing = [one for one in needed if one not in found]
+        if missing:
+            return _error(404, f"No such object: {bucket}/{missing[0]}", "notFound")
+        expected = [(request.query["ifGenerationMatch"], found.get(name, "0"))]
+        expected += [(str(source["objectPreconditions"]["ifGenerationMatch"]), found[source["name"]]) for source in sources]
+        if any(wanted != there for wanted, there in expected):
             return _error(412, "At least one of the pre-conditions you specified did not hold.", "conditionNotMet")
         return None
 

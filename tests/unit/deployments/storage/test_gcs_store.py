@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import uuid
 
+import httpx
 import pytest
 from aiohttp import ClientSession, web
 from gcp_storage_emulator.server import create_server
@@ -254,6 +256,56 @@ async def test_deleted_it_is_gone_and_may_be_deleted_again(store):
     await store.delete(KEY)
     with pytest.raises(FileNotFound):
         await content(store)
+
+
+async def test_a_copy_of_what_a_client_has_sent(store, config, server, bucket):
+    await store.put("incoming/t/1", "image/png", SMALL, sha256(SMALL))
+    await store.copy("incoming/t/1", KEY, "image/webp")
+    server.lost_answers = 1
+    await store.copy("incoming/t/1", "uploads/t/1", "image/png")
+    assert server.lost_answers == 0
+    await store.copy("incoming/t/1", KEY, "image/webp")
+    found = {one["name"]: one["contentType"] for one in await server.objects(bucket)}
+    assert found == {"incoming/t/1": "image/png", KEY: "image/webp", "uploads/t/1": "image/png"}
+    assert await content(store) == SMALL
+    with pytest.raises(FileNotFound):
+        await store.copy("incoming/t/other", KEY, "image/png")
+    await store.put("incoming/t/2", "image/png", b"another", sha256(b"another"))
+    with pytest.raises(Conflict, match="stays: choose another name"):
+        await store.copy("incoming/t/2", KEY, "image/png")
+    assert await store.sweep(3600) == 0
+    assert await store.sweep(0) == 2, "what nobody completed"
+    assert await server.names(bucket) == [KEY, "uploads/t/1"]
+
+
+async def test_a_link_reads_one_object_for_a_while(store, ca_file):
+    await store.put(KEY, "image/png", SMALL, sha256(SMALL))
+    url = await store.link(KEY, 60, "image/webp", 'attachment; filename="a.webp"')
+    async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=ca_file)) as anybody:
+        whole = await anybody.get(url)
+        assert (whole.status_code, whole.content) == (200, SMALL)
+        assert whole.headers["content-type"] == "image/webp"
+        assert whole.headers["content-disposition"] == 'attachment; filename="a.webp"'
+        assert (await anybody.get(url, headers={"Range": "bytes=2-5"})).content == SMALL[2:6]
+        assert (await anybody.get(url.replace("result", "other"))).status_code == 403
+        assert (await anybody.get(url.replace("X-Goog-Expires=60", "X-Goog-Expires=600"))).status_code == 403
+        assert (await anybody.delete(url)).status_code == 403
+
+
+async def test_a_client_writes_one_object_of_one_length_itself(store, ca_file, server, bucket):
+    opened = await store.open_to_client("incoming/t/1", "image/png", len(SMALL), 60)
+    async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=ca_file)) as client:
+        assert (await client.put(opened.url, content=SMALL, headers={**opened.headers, "Content-Type": "text/html"})).status_code == 403
+        assert (await client.put(opened.url, content=SMALL + b"!", headers=opened.headers)).status_code == 400
+        assert (await client.put(opened.url.replace("incoming", "uploads"), content=SMALL, headers=opened.headers)).status_code == 403
+        assert await server.names(bucket) == []
+        assert (await client.put(opened.url, content=SMALL, headers=opened.headers)).status_code == 200
+    assert await content(store, "incoming/t/1") == SMALL
+
+
+async def test_nobody_signs_without_a_key(config, credentials):
+    with pytest.raises(UploadFailed, match="signed with a service account's key"):
+        await GcsStore(config.model_copy(update={"anonymous": True})).link(KEY, 60, "image/png", "inline")
 
 
 async def test_wrong_bytes_and_foreign_tokens_are_refused(store):
