@@ -2,7 +2,7 @@
 
 The client is boto3's, whose calls block: they run in a pool of threads with as many connections. Newer versions of boto3 send and expect
 checksums by default that servers other than AWS do not all understand, over TLS not at all: elsewhere they are left out where the protocol
-does not require them, and each part carries its Content-MD5 instead.
+does not require them.
 """
 
 from __future__ import annotations
