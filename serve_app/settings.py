@@ -508,7 +508,8 @@ def export_keys(home: Path) -> None:
     """
     for name, value in dotenv_values(home / ".env", encoding="utf-8").items():
         if name in KEYS and value:
-            os.environ.setdefault(name, value)
+            is_path = name == GCS_CREDENTIALS  # relative to .env, because the processes of a cluster start elsewhere
+            os.environ.setdefault(name, str(home / Path(value).expanduser()) if is_path else value)
 
 
 def environment_example() -> str:

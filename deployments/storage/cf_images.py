@@ -10,6 +10,7 @@ compared.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import io
@@ -64,7 +65,7 @@ class CfImagesStore:
         """See :class:`deployments.storage.base.ObjectStore`. Account and other store are the identity."""
         beside = await self._beside.check()
         key, data = f"markers/{uuid.uuid4().hex}.png", _tiny_picture()
-        await self._upload(key, data, hashlib.sha256(data).hexdigest())
+        await self._upload(key, data, _sha256(data))
         found = await self._blob(key)
         await self._remove(key)
         place = f"{self._config.endpoint or 'cloudflare'} {self._account} {beside}"
@@ -96,15 +97,15 @@ class CfImagesStore:
             Conflict: the key has a picture with other content.
         """
         check_key(key)
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if await asyncio.to_thread(_sha256, data) != sha256:
             raise UploadFailed("the bytes do not have the announced sha256: upload again")
-        if _suffix(key) not in SUFFIXES.get(media_type, frozenset()) or not fits(data):
+        if _suffix(key) not in SUFFIXES.get(media_type, frozenset()) or not await asyncio.to_thread(fits, data):
             return await self._beside.put(key, media_type, data, sha256)
         created = await self._upload(key, data, sha256)
         if created is None:
             log.info("picture refused by Cloudflare Images and stored beside", extra=fields(action="stored_beside", size_bytes=len(data)))
             return await self._beside.put(key, media_type, data, sha256)
-        if hashlib.sha256(await self._blob(key)).hexdigest() != sha256:
+        if await asyncio.to_thread(_sha256, await self._blob(key)) != sha256:
             await self._remove(key)
             log.info("picture changed by Cloudflare Images and stored beside", extra=fields(action="stored_beside", size_bytes=len(data)))
             return await self._beside.put(key, media_type, data, sha256)
@@ -248,6 +249,10 @@ def _or_not_found(key: str) -> Iterator[None]:
 
 def _ours(picture: StoredPicture) -> Mapping[str, Any]:
     return picture.meta if isinstance(picture.meta, dict) else {}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _suffix(key: str) -> str:

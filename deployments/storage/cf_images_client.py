@@ -67,7 +67,7 @@ class CfImagesClient:
         config, token = self._config, os.environ.get(CF_IMAGES_TOKEN, "")  # noqa: TID251 -- what is bound to a deployment is no secret
         if not token:
             raise UploadFailed(f"{CF_IMAGES_TOKEN} must be set in the environment of every machine of the cluster")
-        trust = ssl.create_default_context(cafile=None if config.ca_file is None else str(config.ca_file))
+        trust = _trust(config)
         sdk = AsyncCloudflare(
             api_token=token,
             base_url=None if config.endpoint is None else config.endpoint + API_PATH,
@@ -84,8 +84,15 @@ class CfImagesClient:
         where = f"account {self._config.account_id} of Cloudflare Images"
         try:
             yield
-        except (APIError, httpx.HTTPError, OSError) as error:  # their own text may show a URL or what was sent
+        except (APIError, httpx.HTTPError) as error:  # their own text may show a URL or what was sent
             raise UploadFailed(f"nothing could be {action} in {where}: {_advice(error)}") from error
+
+
+def _trust(config: CfImagesConfig) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=None if config.ca_file is None else str(config.ca_file))
+    except OSError:  # of which an SSLError is one
+        raise UploadFailed("the certificates that ATELIER_STORAGE__CF_IMAGES__CA_FILE names cannot be read: correct the path") from None
 
 
 def pause_after(error: Exception) -> bool | float:

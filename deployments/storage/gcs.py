@@ -14,15 +14,10 @@ to the first try was lost, the second is told 412, and what is there is compared
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
 import hashlib
-import re
 import uuid
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -31,28 +26,14 @@ import google_crc32c
 from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed
 
 from deployments.jobs.errors import Conflict, FileNotFound, Unavailable, UploadFailed
-from deployments.jobs.ports import INCOMING, PART_BYTES, ClientUpload, StoredObject, UploadToken
+from deployments.jobs.ports import INCOMING, ClientUpload, StoredObject, UploadToken
 from deployments.storage.base import CACHED_BY_ANY, CACHED_BY_READER, check_key, uri_of
 from deployments.storage.cloud_configs import GcsConfig
 from deployments.storage.gcs_client import GcsClient, is_gone
+from deployments.storage.gcs_parts import GcsParts, Piece, check_parts, compose, to_base64
 
 PROVIDER = "gcs"
-PARTS = "parts"  # folder of the bucket for what is not whole yet
 READ_BYTES = 4 << 20  # of one request
-MAX_PARTS = 10_000  # 78 GiB, as with S3
-COMPOSED_AT_ONCE = 32  # of GCS
-_UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
-_PART_NAME = re.compile(r"[0-9]{5}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """An object below ``parts/``."""
-
-    name: str
-    generation: int
-    size_bytes: int
-    updated: datetime
 
 
 class GcsStore:
@@ -62,6 +43,7 @@ class GcsStore:
         self._config = config
         self._client = GcsClient(config)
         self._patience = self._client.patience
+        self._parts = GcsParts(self._client, config.prefix)
 
     async def check(self, expected: str | None = None) -> str:
         """See :class:`deployments.storage.base.ObjectStore`. The bucket is its own identity."""
@@ -82,29 +64,13 @@ class GcsStore:
 
     async def put_part(self, token: UploadToken, number: int, data: bytes) -> None:
         """See the port."""
-        if not (0 <= number < MAX_PARTS and len(data) <= PART_BYTES):
-            raise UploadFailed(
-                f"part {number} of {len(data)} bytes is none: at most {MAX_PARTS} parts of {PART_BYTES} bytes make an object"
-            )
-        name = f"{self._folder(token)}{number:05d}"
-
-        def send(bucket: Any) -> None:  # noqa: ANN401 -- Google's client has no types
-            try:
-                self._upload(bucket.blob(name), data, "application/octet-stream", 0)
-            except PreconditionFailed:
-                found = bucket.get_blob(name, **self._patience)
-                if found is None or (found.size, found.crc32c) != (len(data), _base64(google_crc32c.value(data))):
-                    self._upload(bucket.blob(name), data, "application/octet-stream", found.generation if found else 0)
-
-        await self._client.run("stored", send)
+        await self._parts.put(token, number, data)
 
     async def complete(self, token: UploadToken, parts: int, sha256: str) -> StoredObject:
         """See the port. Repeated after success it finds the object in place and answers the same."""
-        folder = self._folder(token)
-        pieces = await self._client.run("completed", lambda bucket: self._list(bucket, folder))
-        found = [piece for piece in pieces if _PART_NAME.fullmatch(piece.name.removeprefix(folder))]
+        found = await self._parts.find(token)
         try:
-            size_bytes = _check_parts(found, parts)
+            size_bytes = check_parts(found, parts)
         except UploadFailed:
             size_bytes = await self._client.run("read", lambda bucket: self._completed_before(bucket, token.key, sha256))
             if size_bytes < 0:
@@ -112,7 +78,7 @@ class GcsStore:
         else:
             await self._compose(token, found, size_bytes, sha256)
         with contextlib.suppress(UploadFailed):  # ``sweep`` takes what is left
-            await self._drop(folder)
+            await self._parts.drop(token)
         return StoredObject(token.key, uri_of(PROVIDER, token.key), size_bytes, sha256)
 
     async def put(self, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
@@ -129,7 +95,7 @@ class GcsStore:
             blob = bucket.blob(name)
             blob.metadata, blob.cache_control = {"sha256": sha256}, CACHED_BY_ANY
             try:
-                self._upload(blob, data, media_type, 0)
+                self._client.upload(blob, data, media_type, 0)
             except PreconditionFailed:
                 self._check_same(bucket, key, len(data), sha256)
                 return False
@@ -140,7 +106,7 @@ class GcsStore:
 
     async def abort(self, token: UploadToken) -> None:
         """See the port."""
-        await self._drop(self._folder(token))
+        await self._parts.drop(token)
 
     async def delete(self, key: str) -> None:
         """See the port."""
@@ -213,7 +179,7 @@ class GcsStore:
             crc32c = google_crc32c.extend(crc32c, chunk)
             at += len(chunk)
             yield chunk
-        if start == 0 and last == found.size and _base64(crc32c) != found.crc32c:
+        if start == 0 and last == found.size and to_base64(crc32c) != found.crc32c:
             raise Unavailable(f"the bytes of {key} came damaged: read them again")
 
     async def link(self, key: str, seconds: int, media_type: str, disposition: str) -> str:
@@ -230,55 +196,24 @@ class GcsStore:
     async def sweep(self, older_than_s: float) -> int:
         """See :class:`deployments.storage.base.ObjectStore`."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_s)
-        root = f"{self._config.prefix}{PARTS}/"
-        touched: dict[str, datetime] = defaultdict(lambda: datetime.min.replace(tzinfo=UTC))
-        for piece in await self._client.run("swept", lambda bucket: self._list(bucket, root)):
-            folder = piece.name[: piece.name.rfind("/") + 1]
-            touched[folder] = max(touched[folder], piece.updated)
-        stale = [folder for folder, last in touched.items() if last <= before]
-        incoming = await self._client.run("swept", lambda bucket: self._list(bucket, f"{self._config.prefix}{INCOMING}/"))
-        left = [piece.name for piece in incoming if piece.updated <= before]  # sent by clients that did not complete them
-        for name in (*stale, *left):
-            await self._drop(name)
-        return len(stale) + len(left)
+        incoming = f"{self._config.prefix}{INCOMING}/"  # sent by clients that did not complete it
+        return await self._parts.sweep(before) + await self._parts.sweep_folder(incoming, before)
 
-    async def _compose(self, token: UploadToken, parts: Sequence[_Piece], size_bytes: int, sha256: str) -> None:
-        folder = self._folder(token)
-        pieces = list(parts)
-        while len(pieces) > COMPOSED_AT_ONCE:
-            joins = (partial(self._join, folder=folder, pieces=group) for group in _groups(pieces))
-            pieces = list(await asyncio.gather(*(self._client.run("completed", join) for join in joins)))
+    async def _compose(self, token: UploadToken, parts: Sequence[Piece], size_bytes: int, sha256: str) -> None:
+        pieces = await self._parts.join(token, parts)
 
         def publish(bucket: Any) -> None:  # noqa: ANN401 -- same
             whole = bucket.blob(self._name(token.key))
             whole.content_type, whole.cache_control = token.media_type, CACHED_BY_ANY
             whole.metadata = {"sha256": sha256}
             try:
-                self._compose_into(bucket, whole, pieces)
+                compose(bucket, whole, pieces, self._patience)
             except (PreconditionFailed, NotFound) as error:  # another call was faster, and may have removed the parts
                 if isinstance(error, NotFound) and not is_gone(error):
                     raise
                 self._check_same(bucket, token.key, size_bytes, sha256)
 
         await self._client.run("completed", publish)
-
-    def _join(self, bucket: Any, *, folder: str, pieces: Sequence[_Piece]) -> _Piece:  # noqa: ANN401 -- same
-        """Make one of several; the name says of which, so whoever finds it there has the same."""
-        made_of = "\n".join(f"{piece.name}#{piece.generation}" for piece in pieces)
-        joined = bucket.blob(f"{folder}joined-{hashlib.sha256(made_of.encode()).hexdigest()[:32]}")
-        try:
-            self._compose_into(bucket, joined, pieces)
-        except PreconditionFailed:
-            joined.reload(**self._patience)
-        return _piece_of(joined)
-
-    def _compose_into(self, bucket: Any, whole: Any, pieces: Sequence[_Piece]) -> None:  # noqa: ANN401 -- same
-        sources = [bucket.blob(piece.name) for piece in pieces]
-        generations = [piece.generation for piece in pieces]
-        whole.compose(sources, if_generation_match=0, if_source_generation_match=generations, **self._patience)
-
-    def _upload(self, blob: Any, data: bytes, media_type: str, generation: int) -> None:  # noqa: ANN401 -- same
-        blob.upload_from_string(data, content_type=media_type, if_generation_match=generation, checksum="crc32c", **self._patience)
 
     def _download(self, found: Any, start: int, end: int, bucket: Any) -> bytes:  # noqa: ANN401 -- same
         blob = bucket.blob(found.name)
@@ -309,19 +244,6 @@ class GcsStore:
 
         return await self._client.run("read", stat)
 
-    def _list(self, bucket: Any, prefix: str) -> list[_Piece]:  # noqa: ANN401 -- same
-        return [_piece_of(blob) for blob in bucket.list_blobs(prefix=prefix, **self._patience)]
-
-    async def _drop(self, prefix: str) -> None:
-        """Remove all objects whose name begins so; one that another has removed or written anew is no error."""
-
-        def drop(bucket: Any, piece: _Piece) -> None:  # noqa: ANN401 -- same
-            with contextlib.suppress(NotFound, PreconditionFailed):
-                bucket.blob(piece.name).delete(if_generation_match=piece.generation, **self._patience)
-
-        pieces = await self._client.run("dropped", lambda bucket: self._list(bucket, prefix))
-        await asyncio.gather(*(self._client.run("dropped", partial(drop, piece=piece)) for piece in pieces))
-
     def _completed_before(self, bucket: Any, key: str, sha256: str) -> int:  # noqa: ANN401 -- same
         """Return the length of the object that an earlier call has completed, -1 where there is none."""
         found = bucket.get_blob(self._name(key), **self._patience)
@@ -350,36 +272,6 @@ class GcsStore:
     def _name(self, key: str) -> str:
         return self._config.prefix + check_key(key)
 
-    def _folder(self, token: UploadToken) -> str:
-        if not _UPLOAD_ID.fullmatch(token.upload_id):
-            raise UploadFailed("the upload token is not of this store: begin the upload again")
-        return f"{self._config.prefix}{PARTS}/{token.upload_id}/"
-
-
-def _piece_of(blob: Any) -> _Piece:  # noqa: ANN401 -- same
-    return _Piece(blob.name, int(blob.generation), int(blob.size), blob.updated)
-
 
 def _sha256_of(blob: Any) -> str | None:  # noqa: ANN401 -- same
     return (blob.metadata or {}).get("sha256")
-
-
-def _base64(crc32c: int) -> str:
-    """Return a CRC32C as the server writes it."""
-    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
-
-
-def _check_parts(found: Sequence[_Piece], announced: int) -> int:
-    """Return the length of all parts together; each but the last is as long as a part is."""
-    numbers = [int(piece.name[-5:]) for piece in found]
-    if numbers != list(range(announced)) or not found:
-        what = "send the missing ones again" if found else "the upload was aborted or has gone stale, begin again"
-        raise UploadFailed(f"{announced} parts were announced, but {len(found)} have come: {what}")
-    if any(piece.size_bytes != PART_BYTES for piece in found[:-1]):
-        raise UploadFailed("a part came short: upload again")
-    return sum(piece.size_bytes for piece in found)
-
-
-def _groups(pieces: Sequence[_Piece]) -> Iterator[Sequence[_Piece]]:
-    for first in range(0, len(pieces), COMPOSED_AT_ONCE):
-        yield pieces[first : first + COMPOSED_AT_ONCE]

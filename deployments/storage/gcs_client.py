@@ -53,7 +53,7 @@ TOO_EARLY_OR_LATE = ("short-lived", "timeframe")  # in Google's answer when a re
 ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (
         DefaultCredentialsError,
-        f"there are no credentials: name a service account's key file in {GCS_CREDENTIALS} on every machine, or attach an account to it",
+        f"there are no whole credentials: name a service account's key file in {GCS_CREDENTIALS} on every machine, or attach an account",
     ),
     (
         RefreshError,
@@ -95,6 +95,10 @@ class GcsClient:
             UploadFailed: the store is away, refuses, or is not set up; the text says which.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(self._run, action, call))
+
+    def upload(self, blob: Any, data: bytes, media_type: str, generation: int) -> None:  # noqa: ANN401 -- Google's client has no types
+        """Write an object in one request, in a call of ``run``, where its generation is as expected (0: there is none)."""
+        blob.upload_from_string(data, content_type=media_type, if_generation_match=generation, checksum="crc32c", **self.patience)
 
     async def sign(self, name: str, method: str, seconds: int, **options: Any) -> str:  # noqa: ANN401 -- those of Google's client
         """Return a URL that allows one method on one object for a while. Nothing is sent.

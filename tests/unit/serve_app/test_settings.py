@@ -334,6 +334,21 @@ def test_env_example_uncommented_changes_nothing(home):
     assert from_example == Settings(home=home)
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"), [("keys/google.json", "{home}/keys/google.json"), ("/keys/google.json", "/keys/google.json")]
+)
+def test_google_s_key_file_is_found_from_everywhere(home, monkeypatch, written, expected):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.setenv("CF_IMAGES_API_TOKEN", "")
+    monkeypatch.delenv("CF_IMAGES_API_TOKEN")
+    (home / ".env").write_text(f"GOOGLE_APPLICATION_CREDENTIALS={written}\nCF_IMAGES_API_TOKEN=hidden\n")
+    export_keys(home)
+    assert os.environ["GOOGLE_APPLICATION_CREDENTIALS"] == expected.format(home=home)
+    assert os.environ["CF_IMAGES_API_TOKEN"] == "hidden"
+    assert "hidden" not in Settings(home=home).model_dump_json()
+
+
 def test_keys_of_the_object_store_come_from_the_environment_or_env_file_and_are_no_settings(home, monkeypatch):
     (home / ".env").write_text("R2_ACCESS_KEY=from-file\nR2_SECRET_KEY=hidden\nSOMETHING_ELSE=x\n")
     monkeypatch.setenv("R2_ACCESS_KEY", "from-environment")

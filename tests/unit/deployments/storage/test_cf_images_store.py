@@ -242,6 +242,15 @@ async def test_wrong_bytes_and_names_are_refused(store):
             await call
 
 
+async def test_what_a_killed_process_had_uploaded_is_looked_at_too(store, server, beside):
+    await store._upload(KEY, SMALL, sha256(SMALL))  # and then it was killed
+    assert not (await store.put(KEY, "image/png", SMALL, sha256(SMALL))).created
+    assert list(server.pictures) == [KEY]
+    server.reencodes = True
+    assert (await store.put(KEY, "image/png", SMALL, sha256(SMALL))).uri == f"local://{KEY}"
+    assert server.pictures == {}
+
+
 # What is wrong is said.
 
 
@@ -291,6 +300,13 @@ async def test_an_account_that_is_full(store, server):
 async def test_a_certificate_that_nobody_trusts(build, config):
     with pytest.raises(UploadFailed, match="ATELIER_STORAGE__CF_IMAGES__CA_FILE"):
         await build(config.model_copy(update={"ca_file": None})).check()
+
+
+async def test_certificates_that_are_none(build, config, tmp_path):
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("none.pem", "empty.pem"):
+        with pytest.raises(UploadFailed, match="cannot be read: correct the path"):
+            await build(config.model_copy(update={"ca_file": tmp_path / name})).check()
 
 
 @pytest.mark.parametrize("domain", ["http://images.example.com", "images.example.com/path", "https://", "https://me@host"])

@@ -16,7 +16,7 @@ from gcp_storage_emulator.server import create_server
 
 from deployments.jobs.errors import Conflict, FileNotFound, InvalidInput, Unavailable, UploadFailed
 from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
-from deployments.storage import gcs, gcs_client
+from deployments.storage import gcs, gcs_client, gcs_parts
 from deployments.storage.cloud_configs import GcsConfig
 from deployments.storage.gcs import GcsStore
 from deployments.storage.upload import upload_file, upload_stream
@@ -137,8 +137,8 @@ async def test_64_mib_go_in_parts_and_come_back(store, server, bucket, tmp_path)
 
 @pytest.mark.parametrize(("at_once", "parts"), [(32, 70), (3, 28)], ids=["two stages", "four stages"])
 async def test_more_parts_than_one_call_joins_go_by_stages(store, server, bucket, monkeypatch, at_once, parts):
-    monkeypatch.setattr(gcs, "PART_BYTES", 1000)
-    monkeypatch.setattr(gcs, "COMPOSED_AT_ONCE", at_once)
+    monkeypatch.setattr(gcs_parts, "PART_BYTES", 1000)
+    monkeypatch.setattr(gcs_parts, "COMPOSED_AT_ONCE", at_once)
     data = [os.urandom(1000) for _ in range(parts - 1)] + [b"tail"]
 
     stored = await store.complete(await send(store, *data), parts, sha256(b"".join(data)))
@@ -367,7 +367,7 @@ async def test_a_wrong_clock(store, server):
 
 
 async def test_no_credentials_are_sent(config, credentials):
-    with pytest.raises(UploadFailed, match="there are no credentials"):
+    with pytest.raises(UploadFailed, match="no whole credentials"):
         await GcsStore(config.model_copy(update={"anonymous": True})).check()
 
 
@@ -396,6 +396,20 @@ async def test_a_key_file_that_is_not_there(config, credentials):
     with pytest.raises(UploadFailed, match="name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS") as refused:
         await GcsStore(config).check()
     assert str(credentials) not in str(refused.value)
+
+
+async def test_a_key_file_that_is_damaged(config, credentials):
+    whole = credentials.read_text()
+    for damaged in (whole.replace("MII", "XXX", 1), whole[:100]):
+        credentials.write_text(damaged)
+        with pytest.raises(UploadFailed, match="no whole credentials: name a service account's key file") as refused:
+            await GcsStore(config).check()
+        assert "PRIVATE KEY" not in f"{refused.value!r} {refused.value.__cause__!r}"
+
+
+async def test_certificates_that_are_none(config, credentials, tmp_path):
+    with pytest.raises(UploadFailed, match="a file cannot be read: check"):
+        await GcsStore(config.model_copy(update={"ca_file": tmp_path / "none.pem"})).check()
 
 
 async def test_a_certificate_that_nobody_trusts(config, credentials):
@@ -519,9 +533,9 @@ async def main():
     token = await store.begin(sys.argv[2], "video/mp4")
     await store.put_part(token, 0, b"x" * 1000)
     if sys.argv[3] == "joined":
-        async def die(folder):
+        async def die(token):
             os.kill(os.getpid(), signal.SIGKILL)
-        store._drop = die
+        store._parts.drop = die
         await store.complete(token, 1, sys.argv[4])
     os.kill(os.getpid(), signal.SIGKILL)
 
