@@ -29,7 +29,7 @@ from deployments.jobs.errors import Conflict, FileNotFound, Unavailable, UploadF
 from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.ports import ClientUpload, StoredObject, UploadToken
 from deployments.storage.base import ObjectStore, check_key, uri_of
-from deployments.storage.cf_images_client import NO_SUCH_ACCOUNT, CfImagesClient, codes_of
+from deployments.storage.cf_images_client import NO_SUCH_ACCOUNT, NO_SUCH_TOKEN, CfImagesClient, codes_of
 from deployments.storage.cloud_configs import CfImagesConfig
 
 log = get_logger(__name__)
@@ -47,8 +47,7 @@ MAX_BYTES = 10_000_000
 MAX_SIDE = 12_000
 MAX_AREA = 100_000_000
 MAX_ANIMATED_AREA = 50_000_000  # of all frames together: above, it is delivered unchanged or not at all
-REFUSED = frozenset({413, 415})  # too large, not a picture
-UNSUPPORTED = 5455  # code of Cloudflare: no picture of a kind that it takes
+REFUSED = frozenset({400, 413, 415, 422})  # the picture, for whatever reason: it is whole beside, so no job fails for it
 VARIANT = "public"  # that every account has
 
 
@@ -103,7 +102,9 @@ class CfImagesStore:
             return await self._beside.put(key, media_type, data, sha256)
         created = await self._upload(key, data, sha256)
         if created is None:
-            log.info("picture refused by Cloudflare Images and stored beside", extra=fields(action="stored_beside", size_bytes=len(data)))
+            log.warning(
+                "picture refused by Cloudflare Images and stored beside", extra=fields(action="stored_beside", size_bytes=len(data))
+            )
             return await self._beside.put(key, media_type, data, sha256)
         if await asyncio.to_thread(_sha256, await self._blob(key)) != sha256:
             await self._remove(key)
@@ -170,9 +171,9 @@ class CfImagesStore:
             except ConflictError:
                 return False
             except APIStatusError as error:
-                if error.status_code in REFUSED or UNSUPPORTED in codes_of(error):
-                    return None
-                raise
+                if error.status_code not in REFUSED or codes_of(error) & (NO_SUCH_ACCOUNT | NO_SUCH_TOKEN):
+                    raise
+                return None
             return True
 
         created = await self._client.run("stored", upload)

@@ -32,6 +32,7 @@ class FakeCloudflare:
     lost_answers: int = 0  # so many uploads are done, and the connection closed
     cut_downloads: int = 0  # of so many pictures half is sent
     reencodes: bool = False  # gives back other bytes than it was given
+    refuses: tuple = ()  # status and code of its answer to every upload
     full: bool = False  # the account has reached its limit
     connections: set = field(default_factory=set)
 
@@ -76,7 +77,7 @@ class FakeCloudflare:
         form = await request.post()
         self.uploads += 1
         key, metadata, data = form.get("id", ""), form.get("metadata", "{}"), form["file"].file.read()
-        refused = self._look_at(key, metadata, data, form)
+        refused = failure(*self.refuses, "Refused") if self.refuses else self._look_at(key, metadata, data, form)
         if refused is not None:
             return refused
         self.pictures[key] = (data, json.loads(metadata))

@@ -31,7 +31,8 @@ def sha256(data):
 
 def picture(size=(8, 6), kind="PNG", frames=1, **options):
     file = io.BytesIO()
-    first, *others = [Image.effect_noise(size, 90).convert("RGB") for _ in range(frames)]
+    plain = [Image.new("RGB", size, (20 * n, 0, 0)) for n in range(1, frames)]
+    first, *others = [Image.effect_noise(size, 90).convert("RGB") if frames == 1 else Image.new("RGB", size), *plain]
     first.save(file, kind, save_all=frames > 1, append_images=others, **options) if frames > 1 else first.save(file, kind, **options)
     return file.getvalue()
 
@@ -164,11 +165,31 @@ async def test_pictures_of_every_kind(store, server, kind, suffix):
     assert server.pictures[key][0] == await content(store, key) == data
 
 
+@pytest.mark.parametrize("refused", [(400, 5443), (413, 5413), (415, 5455), (422, 5400)])
+async def test_a_picture_that_cloudflare_refuses_lies_beside(store, server, beside, refused):
+    server.refuses = refused
+    assert (await store.put(KEY, "image/png", SMALL, sha256(SMALL))).uri == f"local://{KEY}"
+    assert await content(store) == await content(beside) == SMALL
+
+
+async def test_a_call_that_cloudflare_does_not_understand_is_told(store, server):
+    server.refuses = (400, 6003)
+    with pytest.raises(UploadFailed, match="the token is not accepted"):
+        await store.put(KEY, "image/png", SMALL, sha256(SMALL))
+
+
 def test_the_limits_are_those_of_the_documentation():
     assert fits(picture((12_000, 1)))
     assert not fits(picture((12_001, 1)))
-    assert fits(picture((500, 500), "GIF", 3))
+    assert fits(picture((6000, 1000), "GIF", 8))
+    assert not fits(picture((6000, 1000), "GIF", 9))
     assert not fits(picture() + bytes(10_000_000))
+
+
+@pytest.mark.slow
+def test_the_limits_of_animations_hold_for_webp_too():
+    assert fits(picture((6000, 1000), "WEBP", 8))
+    assert not fits(picture((6000, 1000), "WEBP", 9))
 
 
 async def test_what_comes_in_parts_lies_beside(store, server, beside, tmp_path):

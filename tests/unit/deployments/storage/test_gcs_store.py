@@ -451,6 +451,38 @@ async def test_a_storm_of_503_is_waited_out(store, server, bucket, tmp_path):
     assert await server.names(bucket) == [KEY]
 
 
+@pytest.mark.slow
+async def test_every_call_waits_out_what_passes(store, server, bucket):
+    await store.put("artifacts/first", "image/png", SMALL, sha256(SMALL))
+
+    async def shaken(call):
+        server.overloaded = 2
+        answer = await call
+        assert server.overloaded == 0
+        return answer
+
+    await shaken(store.put(KEY, "image/png", SMALL, sha256(SMALL)))
+    assert await shaken(store.size(KEY)) == len(SMALL)
+    assert await shaken(content(store)) == SMALL
+    await shaken(store.copy(KEY, "uploads/t/1", "image/png"))
+    token = await store.begin("artifacts/film", "video/mp4")
+    await shaken(store.put_part(token, 0, b"all"))
+    await shaken(store.complete(token, 1, sha256(b"all")))
+    await shaken(store.abort(token))
+    await shaken(store.delete(KEY))
+    await shaken(store.check())
+    assert await shaken(store.sweep(0)) == 0
+    assert await server.names(bucket) == ["artifacts/film", "artifacts/first", "uploads/t/1"]
+
+
+async def test_parts_that_are_gone_already_are_dropped(store, server, bucket):
+    token = await send(store, b"x" * PART_BYTES, b"tail")
+    server.lost_answers = 2
+    await store.abort(token)
+    assert server.lost_answers == 0
+    assert await server.names(bucket) == []
+
+
 async def test_a_server_that_stays_overloaded_is_told(config, credentials, impatient, server):
     store = GcsStore(config)
     server.overloaded = 10**6
