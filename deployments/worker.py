@@ -33,8 +33,9 @@ from deployments.jobs.ports import AsyncEngine, JobStore, Slot, Slots
 from deployments.jobs.runner import JobRunner
 from deployments.metrics import ServeMetrics
 from deployments.storage.factory import StorageConfig, build_object_store
-from deployments.storage.fetch import FetchConfig, GuardedFetcher
+from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCache, InputCacheConfig
+from deployments.storage.sources import InputSources
 from deployments.storage.sweep import Sweep, SweepConfig, Sweeper
 from deployments.storage.upload import upload_file
 from deployments.storage.work_folder import WorkFolder, remove_dead
@@ -79,7 +80,7 @@ async def build_worker(
     await objects.check(expected=await uploads.identity())
     owner = replica_name()
     metrics = ServeMetrics()
-    inputs = InputCache(setup.inputs, fetcher=GuardedFetcher(setup.fetch), store=store, reader=objects)
+    inputs = InputCache(setup.inputs, sources=InputSources(setup.fetch), store=store, reader=objects)
     places: dict[str, Sweep] = {
         "work": partial(remove_dead, setup.work_root),
         "inputs": partial(inputs.remove_abandoned, setup.sweep.max_age_s),

@@ -27,6 +27,7 @@ from deployments.drawing.desk import DrawingDesk, DrawingParts
 from deployments.drawing.styles import StyleBook
 from deployments.engines.marking.config import MarkingConfig
 from deployments.engines.marking.inspection import inspect
+from deployments.engines.media.header import check_header
 from deployments.engines.media.limits import MediaLimits
 from deployments.handles import StoreHandle, UploaderHandle, ensure_store
 from deployments.jobs.capabilities import Capabilities
@@ -48,6 +49,7 @@ from deployments.storage.address import AllowList
 from deployments.storage.disk import DiskFloor
 from deployments.storage.factory import StorageConfig, build_object_store
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
+from deployments.storage.sources import InputSources
 from deployments.storage.upload import upload_stream
 from serve_app.api.app import create_api
 from serve_app.api.config import ApiConfig
@@ -117,9 +119,10 @@ class Ingress:
         self._feed.start()
         self._previews = PreviewFeed(store)
         self._previews.start()
-        check_url = GuardedFetcher(setup.fetch).check_url
-        self._hooks = WebhookDesk(store, check_url, setup.webhook_secrets)
-        intake = MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock())
+        self._hooks = WebhookDesk(store, GuardedFetcher(setup.fetch).check_url, setup.webhook_secrets)
+        check_url = InputSources(setup.fetch).check_url
+        look = partial(check_header, limits=setup.media)
+        intake = MediaIntake(store, uploads, upload_stream, check_url, setup.intake, SystemClock(), look)
         self._object_watch = ObjectStoreWatch(setup.storage.provider, uploads.identity)
         self._object_watch.start()
         self._janitor = Janitor(store, uploads, setup.retention)

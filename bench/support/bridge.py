@@ -21,9 +21,10 @@ from deployments.jobs.model import JobStatus, NewJob
 from deployments.jobs.ports import NoMetrics
 from deployments.jobs.runner import JobRunner
 from deployments.jobs.store import SqlJobStore
-from deployments.storage.fetch import FetchConfig, GuardedFetcher
+from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCache, InputCacheConfig
 from deployments.storage.local import LocalStore
+from deployments.storage.sources import InputSources
 from deployments.storage.upload import upload_file
 from deployments.storage.work_folder import WorkFolder
 from deployments.worker import Worker
@@ -100,7 +101,7 @@ def _build_worker(folder: Path, store: SqlJobStore, fleet: Fleet, config: ComfyC
     runner = JobRunner(
         store=store,
         previews=store,
-        inputs=InputCache(inputs, fetcher=GuardedFetcher(FetchConfig()), store=store, reader=objects),
+        inputs=InputCache(inputs, sources=InputSources(FetchConfig()), store=store, reader=objects),
         uploader=objects,
         upload_file=upload_file,
         engine=BridgeEngine(fleet, config, MediaLimits()),

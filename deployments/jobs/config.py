@@ -80,6 +80,9 @@ class RunnerConfig(BaseModel):
     heartbeat_s: float = Field(5.0, gt=0, description="longest silence of a worker; a third of the store's lease")
     progress_s: float = Field(0.25, gt=0, description="shortest time between two reports of progress: they cost the store most")
     store_retry_s: float = Field(1.0, gt=0, description="pause before an unanswered ending is sent again")
+    fetches: int = Field(
+        10, ge=1, le=64, description="inputs of one job that are downloaded at once: more would not be faster, and cost sockets"
+    )
     uploads: int = Field(4, ge=1, le=32, description="results of one job that are stored at once")
     key_template: str = Field(
         DEFAULT_KEY_TEMPLATE,

@@ -20,11 +20,12 @@ from deployments.jobs.logs import fields, get_logger
 from deployments.jobs.media_types import SNIFF_BYTES, is_same_type, sniff
 from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import Clock, JobStore, StoredObject, Uploader
-from deployments.jobs.spec import FileRef, InlineRef, JobSpec, UrlRef
+from deployments.jobs.spec import TAKEN, FileRef, InlineRef, JobSpec, Taken, UrlRef
 
 log = get_logger(__name__)
 
 MEDIA = ("image/", "video/", "audio/")
+HEADER_BYTES = 64 * 1024  # of an upload that are looked at before the rest is stored: a picture's size is in them but for huge metadata
 SCRIPTABLE = frozenset({"image/svg+xml"})  # a document that runs scripts, not a picture
 INLINE_FILES = uuid.UUID("6b1b0f57-9a1f-4b0e-9a3a-6f5d3b0c8a21")  # namespace of the ids of inline media; drawn once at random
 
@@ -45,6 +46,9 @@ UploadStream = Callable[[Uploader, AsyncIterator[bytes], str, str], Awaitable[St
 
 Rename = Callable[[str, str], Awaitable[str]]  # (name for people, SHA-256 of the bytes) -> the name to keep
 
+# (media type, first bytes, whether that is all) -> nothing; raises MediaTooLarge or UnsupportedMedia.
+CheckHeader = Callable[[str, bytes, bool], None]
+
 CheckUrl = Callable[[str], object]  # raises UrlNotAllowed; looks at the text only and resolves nothing
 
 
@@ -52,14 +56,33 @@ class MediaIntake:
     """Brings a client's media into the object store and checks its references."""
 
     def __init__(
-        self, store: JobStore, uploader: Uploader, upload_stream: UploadStream, check_url: CheckUrl, limits: IntakeLimits, clock: Clock
+        self,
+        store: JobStore,
+        uploader: Uploader,
+        upload_stream: UploadStream,
+        check_url: CheckUrl,
+        limits: IntakeLimits,
+        clock: Clock,
+        check_header: CheckHeader | None = None,
     ) -> None:
+        """Take the parts.
+
+        Args:
+            store: of records.
+            uploader: of bytes.
+            upload_stream: sends them there.
+            check_url: refuses what would never be fetched.
+            limits: of one reference.
+            clock: of records.
+            check_header: refuses what would never be decoded; None looks at types alone.
+        """
         self._store = store
         self._uploader = uploader
         self._upload_stream = upload_stream
         self._check_url = check_url
         self._limits = limits
         self._clock = clock
+        self._check_header = check_header or (lambda _type, _head, _whole: None)
 
     async def store_file(
         self, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes], rename: Rename | None = None
@@ -86,10 +109,16 @@ class MediaIntake:
         possible = [name for name in names if may_be_name(name)]
         return await self._store.find_files(tenant, possible, uploads_first=True) if possible else {}
 
-    async def to_stored(self, tenant: str, reference: UrlRef | FileRef | InlineRef) -> JsonObject:
+    async def to_stored(self, tenant: str, reference: UrlRef | FileRef | InlineRef, taken: Taken | None = None) -> JsonObject:
         """Check a reference and return what the job's spec keeps: ``{"url"}`` or ``{"file_id"}``, with a declared media type.
 
+        Args:
+            tenant: whose reference.
+            reference: as sent.
+            taken: what may be there, where that is known; None: anything.
+
         Raises:
+            UnsupportedMedia: a file of another type than what is taken.
             InvalidInput: base64 that is none, a URL that the guard refuses, a type that disagrees with the file.
             FileNotFound: no such file for this tenant.
         """
@@ -97,9 +126,11 @@ class MediaIntake:
             case UrlRef(url=url):
                 self._check_url(url)
             case FileRef(file_id=file_id, media_type=declared):
-                check_declared(declared, (await self._store.get_file(tenant, file_id)).media_type)
+                found = (await self._store.get_file(tenant, file_id)).media_type
+                check_declared(declared, found)
+                _check_taken(taken, found)
             case InlineRef():
-                return {"file_id": (await self._store_inline(tenant, reference)).id}
+                return {"file_id": (await self._store_inline(tenant, reference, taken)).id}
         return reference.model_dump(mode="json", exclude_none=True)
 
     async def stored_spec(self, tenant: str, spec: JobSpec) -> JsonObject:
@@ -108,18 +139,22 @@ class MediaIntake:
         for name in type(spec).model_fields:
             value = getattr(spec, name)
             if isinstance(value, UrlRef | FileRef | InlineRef):
-                stored[name] = await self.to_stored(tenant, value)
+                stored[name] = await self.to_stored(tenant, value, TAKEN.get(name))
             elif isinstance(value, BaseModel):
                 stored[name] = value.model_dump(mode="json", exclude_none=True)
             elif value is not None:
                 stored[name] = value
         return stored
 
-    async def _store_inline(self, tenant: str, reference: InlineRef) -> FileRecord:
+    async def _store_inline(self, tenant: str, reference: InlineRef, taken: Taken | None) -> FileRecord:
         data = self._decode_base64(reference.base64)
         # The id follows from the content: a request that is sent again becomes the same spec, as idempotency needs.
         file_id = str(uuid.uuid5(INLINE_FILES, f"{tenant}/{hashlib.sha256(data).hexdigest()}"))
-        check_declared(reference.media_type, type_of(data[:SNIFF_BYTES]))
+        found = type_of(data[:SNIFF_BYTES])
+        check_declared(reference.media_type, found)
+        _check_taken(taken, found)
+        if taken is not None:
+            self._check_header(found, data, True)
         try:
             return await self._store.get_file(tenant, file_id)
         except FileNotFound:
@@ -137,8 +172,9 @@ class MediaIntake:
         self, file_id: str, tenant: str, name: str, declared: str | None, chunks: AsyncIterator[bytes], rename: Rename | None = None
     ) -> FileRecord:
         head, whole = await _peek(chunks)
-        media_type = type_of(head)
+        media_type = type_of(head[:SNIFF_BYTES])
         check_declared(declared, media_type)
+        self._check_header(media_type, head, False)
         key = f"uploads/{tenant}/{file_id}"
         stored = await self._upload_stream(self._uploader, whole, key, media_type)
         shown = to_display_name(name)
@@ -188,11 +224,11 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def _peek(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
-    """Return the first ``SNIFF_BYTES`` and a stream of the whole."""
+    """Return the first ``HEADER_BYTES`` or more, and a stream of the whole."""
     head = b""
     async for chunk in chunks:
         head += chunk
-        if len(head) >= SNIFF_BYTES:
+        if len(head) >= HEADER_BYTES:
             break
 
     async def whole() -> AsyncIterator[bytes]:
@@ -200,7 +236,7 @@ async def _peek(chunks: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[byte
         async for chunk in chunks:
             yield chunk
 
-    return head[:SNIFF_BYTES], whole()
+    return head, whole()
 
 
 def type_of(head: bytes) -> str:
@@ -218,6 +254,11 @@ def type_of(head: bytes) -> str:
     if not found.startswith(MEDIA) or found in SCRIPTABLE:
         raise UnsupportedMedia(f"the content is {found}: send a picture, a video or sound")
     return found
+
+
+def _check_taken(taken: Taken | None, found: str) -> None:
+    if taken is not None and not (found in taken.types or found.startswith(taken.ranges)):
+        raise UnsupportedMedia(f"{taken.role} is {found}: send {taken.words}")
 
 
 def check_declared(declared: str | None, found: str) -> None:

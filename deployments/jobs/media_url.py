@@ -11,11 +11,16 @@ CLOUD_SCHEMES = ("s3://", "gs://")
 DATA_SCHEME = "data:"
 
 
+def is_data_url(url: str) -> bool:
+    """Whether the media are in the URL itself."""
+    return url[: len(DATA_SCHEME)].lower() == DATA_SCHEME
+
+
 def to_reference(url: str, media_type: str | None = None) -> JsonObject:
     """Return a media reference, as ``MediaRef`` reads it, for a URL.
 
     Args:
-        url: ``http:``, ``https:`` or ``data:``.
+        url: ``http:``, ``https:``, ``data:``, ``s3:`` or ``gs:``.
         media_type: what it has to lead to, or a range such as ``video/*``.
 
     Raises:
@@ -25,10 +30,8 @@ def to_reference(url: str, media_type: str | None = None) -> JsonObject:
     begin = url[:8].lower()
     if begin.startswith(DATA_SCHEME):
         return _inline(url, media_type)
-    if begin.startswith(CLOUD_SCHEMES):
-        raise InvalidInput(f"{begin[:5]} URLs cannot be read by this installation: give an https URL, or upload the file to /v1/files")
-    if not begin.startswith(WEB_SCHEMES):
-        raise InvalidInput("the URL of media begins with http://, https:// or data:")
+    if not begin.startswith((*WEB_SCHEMES, *CLOUD_SCHEMES)):
+        raise InvalidInput("the URL of media begins with http://, https://, data:, s3:// or gs://")
     return {"url": url} | ({"media_type": media_type} if media_type else {})
 
 

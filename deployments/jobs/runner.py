@@ -203,9 +203,13 @@ class JobRunner:
     async def _fetch(self, job: Job, directory: Path) -> dict[str, LocalMedia]:
         directory.mkdir()
         references = self._engine.references(job.spec)
-        async with _all_or_none(
-            self._inputs.materialise(job.tenant, reference, directory) for reference in references.values()
-        ) as fetching:
+        room = asyncio.Semaphore(self._config.fetches)
+
+        async def fetch(reference: JsonObject) -> LocalMedia:
+            async with room:
+                return await self._inputs.materialise(job.tenant, reference, directory)
+
+        async with _all_or_none(fetch(reference) for reference in references.values()) as fetching:
             return dict(zip(references, await asyncio.gather(*fetching), strict=True))
 
     async def _compute(self, attempt: _Attempt) -> None:

@@ -7,11 +7,16 @@ jobs accepted by an older release must still load.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
+
+from deployments.jobs.errors import InvalidInput
+from deployments.jobs.media_url import is_data_url, to_reference
 
 MAX_SIDE_PX = 4096  # H.264 level 5.2 ends at 4096 x 2304; pictures of more are refused before decoding
 
@@ -43,9 +48,9 @@ MediaType = Annotated[
 
 
 class UrlRef(StrictModel):
-    """Media behind a URL; the guarded fetcher downloads it when the job runs."""
+    """Media behind a URL, downloaded by the guarded fetcher when the job runs; or in a bucket that the operator has opened."""
 
-    url: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^https?://", examples=["https://example.com/portrait.jpg"])]
+    url: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^(https?|s3|gs)://", examples=["https://example.com/portrait.jpg"])]
     media_type: MediaType | None = None
 
 
@@ -64,9 +69,19 @@ class InlineRef(StrictModel):
 
 
 def _from_string(value: Any) -> Any:  # noqa: ANN401 -- a before-validator sees whatever the client sent
+    url = value.get("url") if isinstance(value, dict) else value
+    if isinstance(url, str) and is_data_url(url):
+        return _from_data_url(url, value.get("media_type") if isinstance(value, dict) else None)
     if not isinstance(value, str):
         return value
     return {"url": value} if "://" in value else {"file_id": value}
+
+
+def _from_data_url(url: str, media_type: Any) -> Any:  # noqa: ANN401 -- same
+    try:
+        return to_reference(url, media_type if isinstance(media_type, str) else None)
+    except InvalidInput as error:
+        raise PydanticCustomError("data_url", "{reason}", {"reason": str(error)}) from None
 
 
 def _reference_kind(value: Any) -> str | None:  # noqa: ANN401 -- see above
@@ -111,6 +126,25 @@ Resolution = Annotated[
     AfterValidator(_check_resolution),
     Field(description="box in pixels that the result is scaled to fit, up or down, aspect kept", examples=["1280x720"]),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one role of a job may be."""
+
+    role: str
+    types: frozenset[str]
+    ranges: tuple[str, ...]
+    words: str
+
+
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/webp"})
+TAKEN: Mapping[str, Taken] = {  # by the field's name, in every kind that has it
+    "source": Taken("source", _PICTURES, (), "a PNG, JPEG or WebP picture"),
+    "target": Taken("target", _PICTURES, ("video/",), "a PNG, JPEG or WebP picture, or a video"),
+    "video": Taken("video", _PICTURES, ("video/",), "a video, or a PNG, JPEG or WebP picture"),
+    "audio": Taken("audio", frozenset(), ("audio/", "video/"), "sound, or a video with sound"),
+}
 
 
 class OutputOptions(StrictModel):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from aiohttp import AddrInfoType, TCPConnector, ThreadedResolver
+from aiohttp import AddrInfoType, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -79,6 +80,28 @@ class AddressGuard:
         """
         dialer = _Dialer(self, url, resolver or ThreadedResolver())
         return TCPConnector(resolver=dialer, socket_factory=dialer.socket, ssl=tls or True, use_dns_cache=False, force_close=True)
+
+    def session(
+        self,
+        url: URL,
+        resolver: AbstractResolver | None = None,
+        tls: ssl.SSLContext | None = None,
+        *,
+        headers: Mapping[str, str],
+        timeout: ClientTimeout,
+    ) -> ClientSession:
+        """Build a client for one request to a URL that ``check_url`` returned: no cookies, no proxies of the environment, no decompression.
+
+        The caller turns ``allow_redirects`` off in the request itself. The first three arguments are those of :meth:`connector`.
+        """
+        return ClientSession(
+            connector=self.connector(url, resolver, tls),
+            cookie_jar=DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            headers=headers,
+            timeout=timeout,
+        )
 
     def _check_name(self, host: str, port: int) -> None:
         if not is_name(host):

@@ -3,7 +3,7 @@
 ::
 
     <root>/objects/<sha256>     whole files, read-only, only ever put here by a rename
-    <root>/urls/<hash of URL>   what a URL held a moment ago: "<sha256>"
+    <root>/urls/<hash of URL>   what a URL held: its SHA-256, and the ETag by which the server is asked whether it still does
     <root>/incoming/            downloads under way
     <root>/locks/<000-fff>      so that two processes do not fetch one thing twice
 
@@ -23,6 +23,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,9 +32,10 @@ from deployments.jobs.errors import FetchFailed, InvalidInput, MediaTypeMismatch
 from deployments.jobs.media_types import SNIFF_BYTES, is_same_type, sniff
 from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import JobStore, LocalMedia, ObjectReader
-from deployments.storage.fetch import GuardedFetcher
+from deployments.storage.sources import InputSources
 from deployments.storage.sweep import Swept, remove_old
 
+REMEMBERED_S = 7 * 24 * 3600.0  # what a URL held is asked after by its ETag for so long
 LOCK_POLL_S = 0.05  # a blocking flock would need a thread that cannot be cancelled
 
 
@@ -50,9 +52,9 @@ class InputCacheConfig(BaseModel):
 class InputCache:
     """Implements :class:`deployments.jobs.ports.InputSource`."""
 
-    def __init__(self, config: InputCacheConfig, *, fetcher: GuardedFetcher, store: JobStore, reader: ObjectReader) -> None:
+    def __init__(self, config: InputCacheConfig, *, sources: InputSources, store: JobStore, reader: ObjectReader) -> None:
         self._config = config
-        self._fetcher = fetcher
+        self._sources = sources
         self._store = store
         self._reader = reader
         self._objects, self._urls, self._incoming, self._locks = (config.root / name for name in ("objects", "urls", "incoming", "locks"))
@@ -79,12 +81,24 @@ class InputCache:
         # The URL itself is never written down: it may be a signature.
         entry = self._urls / hashlib.sha256(url.encode()).hexdigest()
         async with self._locked(entry.name):
-            sha256 = self._fresh(entry)
-            path = self._hand_out(sha256, directory) if sha256 else None
-            if path is None:
-                fetched = await self._fetcher.fetch(url, self._incoming)
-                path = await asyncio.to_thread(self._keep, fetched.path, fetched.sha256, directory)
-                await asyncio.to_thread(_write, entry, fetched.sha256)
+            known = _remembered(entry)
+            if known is not None and known.age_s <= self._config.url_fresh_s:
+                path = self._hand_out(known.sha256, directory)
+                if path is not None:
+                    return path
+            if known is not None and known.etag and (self._objects / known.sha256).exists():
+                fetched = await self._sources.fetch(url, self._incoming, known.etag)
+                path = self._hand_out(known.sha256, directory) if fetched is None else None
+                if path is not None:
+                    entry.touch()
+                    return path
+            else:
+                fetched = None
+            if fetched is None:  # nothing is known of it, or what was known has been evicted while the server was asked
+                fetched = await self._sources.fetch(url, self._incoming)
+            assert fetched is not None, "nothing was said that it could still be"
+            path = await asyncio.to_thread(self._keep, fetched.path, fetched.sha256, directory)
+            await asyncio.to_thread(_write, entry, f"{fetched.sha256}\n{fetched.etag or ''}")
             return path
 
     async def _once(self, reference: JsonObject, directory: Path) -> Path:
@@ -118,14 +132,6 @@ class InputCache:
         path.unlink()
         raise FetchFailed(f"the stored file {file_id} was damaged on the way: try again, then upload it again")
 
-    def _fresh(self, entry: Path) -> str | None:
-        try:
-            if time.time() - entry.stat().st_mtime > self._config.url_fresh_s:
-                return None
-            return entry.read_text()
-        except FileNotFoundError:
-            return None
-
     def _hand_out(self, sha256: str, directory: Path) -> Path | None:
         """Link a cached file into a job's folder and note that it was used; None when it is not here."""
         try:
@@ -143,13 +149,14 @@ class InputCache:
 
     def _evict(self) -> None:
         files = sorted((stat.st_mtime, stat.st_size, path) for path, stat in _files(self._objects))
-        excess = sum(size for _, size, _ in files) - self._config.max_bytes
+        coming = sum(stat.st_size for _, stat in _files(self._incoming))  # they take space too, and soon lie here
+        excess = sum(size for _, size, _ in files) + coming - self._config.max_bytes
         for _, size, path in files:
             if excess <= 0:
                 break
             path.unlink(missing_ok=True)
             excess -= size
-        remove_old(self._urls.iterdir(), self._config.url_fresh_s)
+        remove_old(self._urls.iterdir(), max(self._config.url_fresh_s, REMEMBERED_S))
 
     def remove_abandoned(self, max_age_s: float) -> Swept:
         """Remove downloads that nothing has been added to for so long: their processes are gone."""
@@ -162,6 +169,23 @@ class InputCache:
             while not _try_lock(file.fileno()):  # noqa: ASYNC110 -- the lock is another process's: no event of ours tells
                 await asyncio.sleep(LOCK_POLL_S)
             yield  # closing the file unlocks it, also when the process dies
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What a URL held."""
+
+    sha256: str
+    etag: str
+    age_s: float
+
+
+def _remembered(entry: Path) -> _Remembered | None:
+    try:
+        sha256, _, etag = entry.read_text().partition("\n")
+        return _Remembered(sha256, etag, time.time() - entry.stat().st_mtime)
+    except FileNotFoundError:
+        return None
 
 
 def _describe(path: Path) -> LocalMedia:

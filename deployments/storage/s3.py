@@ -12,22 +12,19 @@ import base64
 import contextlib
 import hashlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 
 from deployments.jobs.errors import FileNotFound, Unavailable, UploadFailed
 from deployments.jobs.ports import INCOMING, PART_BYTES, ClientUpload, StoredObject, UploadToken
 from deployments.storage.base import CACHED_BY_ANY, CACHED_BY_READER, check_key, uri_of
-from deployments.storage.s3_client import S3Client, S3Config, code_of
+from deployments.storage.s3_client import GONE, S3Client, S3Config, code_of
+from deployments.storage.s3_reader import S3Reader
 
-READ_BYTES = 1 << 20
-READ_TRIES = 4  # without a byte between them: a connection that breaks is taken up where it broke
 MAX_PARTS = 10_000  # of S3: 78 GiB
-GONE = frozenset({"NoSuchKey", "NoSuchUpload", "404", "NotFound"})
 
 
 class S3Store:
@@ -38,6 +35,7 @@ class S3Store:
         self._config = config
         self._provider = provider
         self._client = S3Client(config, key_names)
+        self._reader = S3Reader(self._client, config.bucket)
 
     async def check(self, expected: str | None = None) -> str:
         """See :class:`deployments.storage.base.ObjectStore`. The bucket is its own identity."""
@@ -142,31 +140,13 @@ class S3Store:
 
     async def size(self, key: str) -> int:
         """See :class:`deployments.jobs.ports.ObjectReader`."""
-        place = self._place(key)
-        return await self._client.run("read", lambda s3: int(_or_not_found(key, s3.head_object, place)["ContentLength"]))
+        return (await self._reader.head(self._place(key)["Key"], key)).size_bytes
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """See :class:`deployments.jobs.ports.ObjectReader`; yields up to 1 MiB at a time, and goes on when a connection has broken."""
         end = await self.size(key) if end is None else end
-        at, tries = start, 0
-        while at < end:
-            before = at
-            async with contextlib.aclosing(self._read_once(key, at, end)) as chunks:
-                async for chunk in chunks:
-                    at += len(chunk)
-                    yield chunk
-            tries = tries + 1 if at == before else 0
-            if tries == READ_TRIES:
-                raise Unavailable(f"the store ends {key} after {at} of {end} bytes: try again later")
-
-    async def _read_once(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Read until the end, or until the connection breaks."""
-        wanted = {**self._place(key), "Range": f"bytes={start}-{end - 1}"}
-        answer = await self._client.run("read", lambda s3: _or_not_found(key, s3.get_object, wanted))
-        with contextlib.closing(answer["Body"]) as body:
-            if answer["ContentLength"] != end - start:
-                raise Unavailable(f"the store answers {answer['ContentLength']} bytes of {key} where {end - start} were asked for")
-            while chunk := await self._client.run("read", lambda _: _next_of(body)):
+        async with contextlib.aclosing(self._reader.read(self._place(key)["Key"], key, start, end)) as chunks:
+            async for chunk in chunks:
                 yield chunk
 
     async def link(self, key: str, seconds: int, media_type: str, disposition: str) -> str:
@@ -258,20 +238,3 @@ def _abort(s3: Any, place: Mapping[str, str], upload_id: str) -> None:  # noqa: 
     except ClientError as error:
         if code_of(error) not in GONE:
             raise
-
-
-def _or_not_found(key: str, call: Any, place: Mapping[str, str]) -> Any:  # noqa: ANN401 -- same
-    try:
-        return call(**place)
-    except ClientError as error:
-        if code_of(error) in GONE:
-            raise FileNotFound(key) from None
-        raise
-
-
-def _next_of(body: Any) -> bytes:  # noqa: ANN401 -- same
-    """Read on; nothing at the end and when the connection breaks."""
-    try:
-        return bytes(body.read(READ_BYTES))
-    except (BotoCoreError, HTTPError, OSError):
-        return b""

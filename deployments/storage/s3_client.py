@@ -29,21 +29,33 @@ CONNECTIONS = 16  # of one process: 4 parts in flight of each of 4 uploads
 CONNECT_S, READ_S = 5.0, 30.0  # boto3 waits for a minute each: a server that hangs would hold a worker
 TRIES = 4  # of one request, with pauses that grow: 503 SlowDown, resets and time-outs pass within them
 
+GONE = frozenset({"NoSuchKey", "NoSuchUpload", "404", "NotFound"})  # how servers call what is not there
+
+ADVICE = (
+    ({"NoSuchBucket"}, "there is no such bucket: create it, or correct its name"),
+    (
+        {"InvalidAccessKeyId", "SignatureDoesNotMatch"},
+        "the server does not know the access key, or its secret is wrong: check both, and the clock",
+    ),
+    ({"AccessDenied", "403"}, "the keys may not do that: they need to list the bucket, and to get, put and delete objects"),
+    ({"RequestTimeTooSkewed"}, "the clock of this machine is wrong"),
+    ({"PreconditionFailed", "412"}, "the object was changed while it was read: try again"),
+    ({"SlowDown", "503", "InternalError", "500", "ServiceUnavailable"}, "the server is overloaded: try again later"),
+)
+
 T = TypeVar("T")
 
 
-class S3Config(BaseModel):
-    """Where the bucket is. The keys are in the environment of the processes that use them, or come from the cloud's own default chain."""
+class S3Server(BaseModel):
+    """Where the server is. The keys are in the environment of the processes that use them, or come from the cloud's own default chain."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bucket: str = Field("", description="name of the bucket, which must exist")
     endpoint: str | None = Field(None, description="URL of the server; none for AWS, https://<account>.r2.cloudflarestorage.com for R2")
     region: str | None = Field(None, description="region of the bucket; none for what the default chain of AWS says")
     path_style: bool | None = Field(
         None, description="bucket in the path, not in the host name; not set: with every endpoint that is not AWS"
     )
-    prefix: str = Field("", description="folder of the bucket that is ours, such as atelier/; empty for the whole bucket")
     ca_file: Path | None = Field(None, description="certificates that sign the server's, in PEM; none for those of the system")
 
     @field_validator("endpoint")
@@ -56,15 +68,22 @@ class S3Config(BaseModel):
             raise ValueError("an S3 endpoint is written https://host[:port], without keys, a path or a query")
         return value.rstrip("/")
 
-    @field_validator("prefix")
-    @classmethod
-    def _is_a_folder(cls, value: str) -> str:
-        return f"{value.strip('/')}/" if value.strip("/") else ""
-
     @property
     def is_aws(self) -> bool:
         """Whether the server is Amazon's own."""
         return self.endpoint is None or (urlsplit(self.endpoint).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+class S3Config(S3Server):
+    """Which bucket is ours."""
+
+    bucket: str = Field("", description="name of the bucket, which must exist")
+    prefix: str = Field("", description="folder of the bucket that is ours, such as atelier/; empty for the whole bucket")
+
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_folder(cls, value: str) -> str:
+        return f"{value.strip('/')}/" if value.strip("/") else ""
 
 
 class S3Client:
@@ -156,15 +175,4 @@ def code_of(error: ClientError) -> str:
 
 
 def _advice(code: str) -> str:
-    match code:
-        case "NoSuchBucket":
-            return "there is no such bucket: create it, or correct its name"
-        case "InvalidAccessKeyId" | "SignatureDoesNotMatch":
-            return "the server does not know the access key, or its secret is wrong: check both, and the clock"
-        case "AccessDenied" | "403":
-            return "the keys may not do that: they need to list the bucket, and to get, put and delete objects"
-        case "RequestTimeTooSkewed":
-            return "the clock of this machine is wrong"
-        case "SlowDown" | "503" | "InternalError" | "500" | "ServiceUnavailable":
-            return "the server is overloaded: try again later"
-    return f"it answers {code}"
+    return next((advice for codes, advice in ADVICE if code in codes), f"it answers {code}")

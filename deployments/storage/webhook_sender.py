@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -14,6 +12,7 @@ from deployments.jobs.ports import WebhookAnswer
 from deployments.storage.address import AllowList
 from deployments.storage.fetch import FetchConfig, trust
 from deployments.storage.guard import AddressGuard
+from deployments.storage.retry_after import retry_after_s
 
 HEADERS = {"User-Agent": "atelier", "Accept-Encoding": "identity"}
 
@@ -38,35 +37,17 @@ class GuardedSender:
     async def send(self, url: str, headers: dict[str, str], body: bytes) -> WebhookAnswer:
         """See the port."""
         checked = self._guard.check_url(url)
-        session = aiohttp.ClientSession(
-            connector=self._guard.connector(checked, self._resolver, self._tls),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            headers=HEADERS,
-            timeout=self._timeout,
-        )
+        session = self._guard.session(checked, self._resolver, self._tls, headers=HEADERS, timeout=self._timeout)
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
                 session,
                 session.post(checked, data=body, headers=headers, allow_redirects=False) as got,
             ):
-                return WebhookAnswer(got.status, retry_after_s=_retry_after_s(got.headers.get("Retry-After")))
+                return WebhookAnswer(got.status, retry_after_s=retry_after_s(got.headers.get("Retry-After")))
         except TimeoutError:
             return WebhookAnswer(None, "the receiver did not answer in time")
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise UrlNotAllowed("the webhook's URL cannot be requested: check how it is written") from None
         except (aiohttp.ClientError, OSError) as error:  # their messages contain the whole URL
             return WebhookAnswer(None, f"the receiver could not be reached ({type(error).__name__})")
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None

@@ -7,6 +7,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -26,6 +27,7 @@ from deployments.drawing.desk import DrawingDesk, DrawingParts
 from deployments.drawing.styles import StyleBook
 from deployments.engines.comfyui.object_info import ObjectInfo
 from deployments.engines.marking.inspection import inspect
+from deployments.engines.media.header import check_header
 from deployments.engines.media.limits import MediaLimits
 from deployments.jobs.capabilities import Capabilities, EngineInfo, LimitsInfo, MediaFormats, ModelInfo
 from deployments.jobs.config import StoreConfig
@@ -111,11 +113,12 @@ class StubDescriptions:
         return self.found
 
 
+PICTURES = MediaLimits(max_pixels=1_000_000, max_side_px=2000)
 INTAKE_LIMITS = IntakeLimits(upload_bytes=100_000, inline_bytes=5_000)
 
 
 def refuse_private(url: str) -> None:
-    if "127.0.0.1" in url:
+    if "127.0.0.1" in url or url.startswith(("s3:", "gs:")):
         raise UrlNotAllowed("not a public address")
 
 
@@ -150,7 +153,7 @@ def objects(tmp_path: Path) -> LocalStore:
 
 @pytest.fixture
 def intake(store: SqlJobStore, objects: LocalStore) -> MediaIntake:
-    return MediaIntake(store, objects, upload_stream, refuse_private, INTAKE_LIMITS, SystemClock())
+    return MediaIntake(store, objects, upload_stream, refuse_private, INTAKE_LIMITS, SystemClock(), partial(check_header, limits=PICTURES))
 
 
 @pytest.fixture

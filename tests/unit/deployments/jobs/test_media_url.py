@@ -25,9 +25,7 @@ def test_to_reference(url, media_type, reference):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://bucket/a.png", "s3:// URLs cannot be read"),
-        ("GS://bucket/a.png", "gs:// URLs cannot be read"),
-        ("ftp://example.com/a.png", "begins with http://, https:// or data:"),
+        ("ftp://example.com/a.png", "begins with http://, https://, data:, s3:// or gs://"),
         ("", "begins with"),
         ("data:image/png,AAAA", "has the form"),
         ("data:;base64,AAAA", "has the form"),

@@ -73,6 +73,55 @@ async def picture(_):
     return web.Response(body=PNG, content_type="text/plain", headers={"ETag": '"abc"'})
 
 
+LONG = PNG + bytes(range(256)) * 1024  # in several chunks
+
+
+@dataclass
+class Shaky:
+    """Serves a file that breaks off, changes, or asks for patience, as each next answer is told to."""
+
+    script: list = field(default_factory=list)  # of functions of the request
+    seen: list = field(default_factory=list)  # headers of each request
+
+    async def handle(self, request):
+        self.seen.append(dict(request.headers))
+        return await self.script.pop(0)(request)
+
+
+def cut_after(n, body=LONG, etag='"v1"'):
+    async def handle(request):
+        answer = web.StreamResponse(headers={"Content-Length": str(len(body)), **({"ETag": etag} if etag else {})})
+        await answer.prepare(request)
+        await answer.write(body[:n])
+        request.transport.close()
+        return answer
+
+    return handle
+
+
+def rest(body=LONG, etag='"v1"', shift=0):
+    async def handle(request):
+        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        headers = {"Content-Range": f"bytes {start + shift}-{len(body) - 1}/{len(body)}", "ETag": etag}
+        return web.Response(status=206, body=body[start + shift :], headers=headers)
+
+    return handle
+
+
+def whole(body=LONG, etag='"v2"'):
+    async def handle(_):
+        return web.Response(body=body, headers={"ETag": etag})
+
+    return handle
+
+
+def says(code, **headers):
+    async def handle(_):
+        return web.Response(status=code, headers=headers)
+
+    return handle
+
+
 async def page(_):
     return web.Response(text="<!DOCTYPE html><p>Sign in", content_type="image/png")
 
@@ -161,14 +210,20 @@ async def serve(routes, tls=None):
 
 
 @pytest.fixture
-async def world():
+def shaky(monkeypatch):
+    monkeypatch.setattr("deployments.storage.fetch.FIRST_PAUSE_S", 0.001)
+    return Shaky()
+
+
+@pytest.fixture
+async def world(shaky):
     hits = []
 
     async def hit(request):
         hits.append(str(request.url))
         return web.Response(body=PNG)
 
-    async with serve(MEDIA_ROUTES) as media, serve({"/{tail:.*}": hit}) as canary:
+    async with serve(MEDIA_ROUTES | {"/shaky": shaky.handle}) as media, serve({"/{tail:.*}": hit}) as canary:
         resolver = FakeResolver(
             {
                 "media.test": [["127.0.0.1"]],
@@ -322,6 +377,62 @@ async def test_fetch_stops_a_hostile_server(world, tmp_path, path, error, words)
     assert type(caught.value) is error
     assert "hush" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "ranges", "content"),
+    [
+        ([cut_after(100_000), rest()], [None, 100_000], LONG),
+        ([cut_after(100_000), cut_after(5), whole()], [None, 100_000, 5], LONG),
+        ([cut_after(100_000), whole(PNG + LONG)], [None, 100_000], PNG + LONG),
+        ([cut_after(100_000, etag='W/"v1"'), whole()], [None, None], LONG),
+        ([cut_after(100_000, etag=None), whole()], [None, None], LONG),
+        ([cut_after(100_000), rest(shift=1), whole()], [None, 100_000, None], LONG),
+        ([cut_after(100_000), says(416), whole()], [None, 100_000, None], LONG),
+        ([says(503), says(429), says(502), whole()], [None] * 4, LONG),
+        ([says(503, **{"Retry-After": "0"}), whole()], [None] * 2, LONG),
+    ],
+)
+async def test_fetch_goes_on_where_a_connection_broke_and_never_mixes_two_files(world, shaky, tmp_path, script, ranges, content):
+    shaky.script = list(script)
+    fetched = await world.fetcher().fetch(world.url("/shaky"), tmp_path)
+    assert fetched.path.read_bytes() == content
+    assert (fetched.sha256, fetched.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert [headers.get("Range") for headers in shaky.seen] == [None if n is None else f"bytes={n}-" for n in ranges]
+    assert all(("If-Range" in headers) == ("Range" in headers) for headers in shaky.seen)
+    assert list(tmp_path.iterdir()) == [fetched.path]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ([says(503)] * 4, "answered 503"),
+        ([cut_after(1000)] * 2 + [cut_after(0)] * 3, "could not be downloaded"),
+        ([says(503, **{"Retry-After": "3600"})], "answered 503"),
+        ([says(206)] * 4, "another part"),
+    ],
+)
+async def test_fetch_gives_up_after_its_tries(world, shaky, tmp_path, script, words):
+    shaky.script = list(script)
+    with pytest.raises(FetchFailed, match=words) as caught:
+        await world.fetcher().fetch(world.url("/shaky"), tmp_path)
+    assert type(caught.value) is FetchFailed
+    assert list(tmp_path.iterdir()) == []
+    assert len(shaky.seen) <= 4
+
+
+async def test_fetch_says_that_nothing_has_changed(world, shaky, tmp_path):
+    shaky.script = [says(304), whole()]
+    assert await world.fetcher().fetch(world.url("/shaky"), tmp_path, etag='"v1"') is None
+    assert shaky.seen[0]["If-None-Match"] == '"v1"'
+    assert list(tmp_path.iterdir()) == []
+    assert (await world.fetcher().fetch(world.url("/shaky"), tmp_path, etag='"v1"')).etag == '"v2"'
+
+
+async def test_a_304_that_nobody_asked_for_is_refused(world, shaky, tmp_path):
+    shaky.script = [says(304)]
+    with pytest.raises(InvalidInput, match="answered 304"):
+        await world.fetcher().fetch(world.url("/shaky"), tmp_path)
 
 
 async def test_fetch_ends_after_its_whole_time(world, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from deployments.jobs.errors import FetchFailed, FileNotFound, InvalidInput, MediaTypeMismatch, UnsupportedMedia
 from deployments.jobs.model import FileRecord
-from deployments.storage.fetch import FetchedFile
+from deployments.storage.incoming import FetchedFile
 from deployments.storage.inputs import InputCache, InputCacheConfig
 from deployments.storage.sweep import Swept
 
@@ -24,18 +24,21 @@ PNG = png(1)
 FILE_ID = "0b0f7a35-7c3e-4c67-8f0f-6a3b0f9f1c11"
 
 
-class FakeFetcher:
+class FakeSources:
     def __init__(self):
-        self.bodies = {}
-        self.fetched = []
+        self.bodies, self.etags = {}, {}
+        self.fetched, self.asked = [], []
 
-    async def fetch(self, url, directory):
-        self.fetched.append(url)
+    async def fetch(self, url, directory, etag=None):
+        self.asked.append((url, etag))
         await asyncio.sleep(0)
         body = self.bodies[url]
+        if etag and etag == self.etags.get(url):
+            return None
+        self.fetched.append(url)
         path = Path(directory) / f"fetch-{len(self.fetched)}"
         path.write_bytes(body)
-        return FetchedFile(path, "image/png", hashlib.sha256(body).hexdigest(), len(body), None)
+        return FetchedFile(path, "image/png", hashlib.sha256(body).hexdigest(), len(body), self.etags.get(url))
 
 
 class FakeStore:
@@ -66,10 +69,10 @@ class FakeReader:
 class World:
     def __init__(self, root, job):
         self.root, self.job = root, job
-        self.fetcher, self.store, self.reader = FakeFetcher(), FakeStore(), FakeReader()
+        self.sources, self.store, self.reader = FakeSources(), FakeStore(), FakeReader()
 
     def cache(self, **config):
-        return InputCache(InputCacheConfig(root=self.root, **config), fetcher=self.fetcher, store=self.store, reader=self.reader)
+        return InputCache(InputCacheConfig(root=self.root, **config), sources=self.sources, store=self.store, reader=self.reader)
 
     def add_file(self, body=PNG, sha256=None):
         self.reader.objects["uploads/a"] = body
@@ -77,7 +80,7 @@ class World:
         self.store.records["default", FILE_ID] = FileRecord(FILE_ID, "default", "uploads/a", "a.png", "image/png", len(body), digest, 0.0)
 
     def add_url(self, url, body):
-        self.fetcher.bodies[url] = body
+        self.sources.bodies[url] = body
         return {"url": url}
 
     def kept(self):
@@ -135,7 +138,7 @@ async def test_materialise_fetches_a_url_once_for_all_who_wait(world):
 
     media = await asyncio.gather(*(cache.materialise("default", reference, world.job) for cache in caches))
 
-    assert len(world.fetcher.fetched) == 1
+    assert len(world.sources.fetched) == 1
     assert len({item.path for item in media}) == 1
     assert not any(b"hush" in path.read_bytes() or "hush" in path.name for path in world.root.rglob("*") if path.is_file())
 
@@ -144,7 +147,7 @@ async def test_materialise_fetches_a_url_again_when_it_is_no_longer_fresh(world)
     reference = world.add_url("https://example.com/a", PNG)
     cache = world.cache(url_fresh_s=60)
     await cache.materialise("default", reference, world.job)
-    world.fetcher.bodies[reference["url"]] = png(2)
+    world.sources.bodies[reference["url"]] = png(2)
     assert (await cache.materialise("default", reference, world.job)).sha256 == hashlib.sha256(PNG).hexdigest()
 
     (entry,) = (world.root / "urls").iterdir()
@@ -153,16 +156,57 @@ async def test_materialise_fetches_a_url_again_when_it_is_no_longer_fresh(world)
     assert (await cache.materialise("default", reference, world.job)).sha256 == hashlib.sha256(png(2)).hexdigest()
 
 
+async def test_a_url_that_still_holds_the_same_is_not_downloaded_again(world):
+    reference = world.add_url("https://a.test/x", PNG)
+    world.sources.etags[reference["url"]] = '"v1"'
+    cache = world.cache(url_fresh_s=0)
+    first = await cache.materialise("default", reference, world.job)
+    assert await world.cache(url_fresh_s=0).materialise("default", reference, world.job) == first
+    assert (len(world.sources.fetched), world.sources.asked[-1]) == (1, (reference["url"], '"v1"'))
+    world.sources.bodies[reference["url"]], world.sources.etags[reference["url"]] = png(2), '"v2"'
+    assert (await cache.materialise("default", reference, world.job)).path.read_bytes() == png(2)
+    assert len(world.sources.fetched) == 2
+
+
+async def test_a_url_whose_file_was_evicted_is_downloaded_whole(world):
+    reference = world.add_url("https://a.test/x", PNG)
+    world.sources.etags[reference["url"]] = '"v1"'
+    cache = world.cache(url_fresh_s=0)
+    await cache.materialise("default", reference, world.job)
+    for path in (world.root / "objects").iterdir():
+        path.unlink()
+    (world.job / hashlib.sha256(PNG).hexdigest()).unlink()
+    assert (await cache.materialise("default", reference, world.job)).path.read_bytes() == PNG
+    assert world.sources.asked[-1] == (reference["url"], None)
+
+
+async def test_a_url_whose_file_is_evicted_while_the_server_is_asked(world):
+    reference = world.add_url("https://a.test/x", PNG)
+    world.sources.etags[reference["url"]] = '"v1"'
+    cache = world.cache(url_fresh_s=0)
+    await cache.materialise("default", reference, world.job)
+    fetch = world.sources.fetch
+
+    async def evicting(url, directory, etag=None):
+        for path in (world.root / "objects").iterdir():
+            path.unlink()
+        return await fetch(url, directory, etag)
+
+    world.sources.fetch = evicting
+    assert (await cache.materialise("default", reference, world.job)).path.read_bytes() == PNG
+    assert [etag for _, etag in world.sources.asked] == [None, '"v1"', None]
+
+
 async def test_a_failed_fetch_leaves_nothing_locked(world):
-    class Broken(FakeFetcher):
-        async def fetch(self, url, directory):
+    class Broken(FakeSources):
+        async def fetch(self, url, directory, etag=None):
             raise FetchFailed("no answer")
 
     reference = world.add_url("https://example.com/a", PNG)
-    working, world.fetcher = world.fetcher, Broken()
+    working, world.sources = world.sources, Broken()
     with pytest.raises(FetchFailed):
         await world.cache().materialise("default", reference, world.job)
-    world.fetcher = working
+    world.sources = working
     assert (await world.cache().materialise("default", reference, world.job)).size_bytes == len(PNG)
 
 

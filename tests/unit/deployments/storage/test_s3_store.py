@@ -17,11 +17,13 @@ import httpx
 import pytest
 from aiohttp import ClientSession, TCPConnector, web
 
-from deployments.jobs.errors import FileNotFound, InvalidInput, Unavailable, UploadFailed
+from deployments.jobs.errors import FileNotFound, InvalidInput, MediaTooLarge, Unavailable, UnsupportedMedia, UploadFailed, UrlNotAllowed
 from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
 from deployments.storage.factory import R2_KEYS
+from deployments.storage.fetch import FetchConfig, InputBuckets
 from deployments.storage.s3 import S3Store
-from deployments.storage.s3_client import S3Client, S3Config
+from deployments.storage.s3_client import S3Client, S3Config, S3Server
+from deployments.storage.sources import InputSources
 from deployments.storage.upload import upload_file, upload_stream
 
 KEY = "artifacts/default/job-1/1/result.mp4"
@@ -220,6 +222,73 @@ async def test_a_client_writes_one_object_itself(store, ca_file, bucket):
     assert await content(store) == SMALL
 
 
+@pytest.fixture
+def sources(config, bucket, keys):
+    """Where inputs come from, with the bucket opened; and what puts objects there under any name."""
+    server = S3Server(endpoint=config.endpoint, ca_file=config.ca_file)
+    return InputSources(FetchConfig(buckets=InputBuckets(s3=frozenset({bucket[0]})), s3=server, max_bytes=100_000))
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 200
+
+
+@pytest.mark.parametrize("name", ["a.png", "deep/er/ü sp+ace (1)?#%41.png"])
+async def test_an_input_of_a_bucket_that_was_opened(sources, store, bucket, tmp_path, name):
+    async def put(data):
+        await store._client.run("stored", lambda s3: s3.put_object(Bucket=bucket[0], Key=name, Body=data))
+
+    await put(PICTURE)
+    url = f"s3://{bucket[0]}/{name}"
+    sources.check_url(url)
+    fetched = await sources.fetch(url, tmp_path)
+    assert (fetched.path.read_bytes(), fetched.media_type, fetched.sha256) == (PICTURE, "image/png", sha256(PICTURE))
+    assert await sources.fetch(url, tmp_path, etag=fetched.etag) is None
+    await put(PICTURE + b"more")
+    assert (await sources.fetch(url, tmp_path, etag=fetched.etag)).sha256 == sha256(PICTURE + b"more")
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "error", "words"),
+    [
+        (b"", "missing.png", InvalidInput, "is not there"),
+        (b"words", "a.txt", UnsupportedMedia, "no known type"),
+        (PICTURE + bytes(100_000), "a.png", MediaTooLarge, "longer than"),
+    ],
+)
+async def test_an_input_of_a_bucket_that_cannot_be_used(sources, bucket, tmp_path, data, name, error, words):
+    if data:
+        (bucket[1] / name).write_bytes(data)
+    with pytest.raises(error, match=words):
+        await sources.fetch(f"s3://{bucket[0]}/{name}", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://other/a.png",
+        "s3://OTHER/a.png",
+        "s3://b",
+        "s3://b/",
+        "s3:///a",
+        "gs://b/a.png",
+        "S3://other/a",
+        "s3://user@other/a",
+        "s3://../a",
+    ],
+)
+async def test_buckets_that_nobody_opened(sources, tmp_path, url):
+    with pytest.raises(UrlNotAllowed):
+        sources.check_url(url)
+    with pytest.raises(UrlNotAllowed):
+        await sources.fetch(url, tmp_path)
+
+
+async def test_the_web_is_as_guarded_as_before(sources, tmp_path):
+    with pytest.raises(UrlNotAllowed, match="private"):
+        await sources.fetch("http://127.0.0.1/a.png", tmp_path)
+
+
 async def test_wrong_bytes_and_foreign_tokens_are_refused(store):
     with pytest.raises(UploadFailed, match="sha256"):
         await store.put(KEY, "image/png", b"picture", sha256(b"another"))
@@ -402,7 +471,7 @@ async def test_a_download_that_is_cut_goes_on_where_it_broke(shaky, faults):
 async def test_a_download_that_is_always_cut_before_its_first_byte_ends(shaky, faults, monkeypatch):
     data = os.urandom(2**20)
     await shaky.put(KEY, "video/mp4", data, sha256(data))
-    monkeypatch.setattr("deployments.storage.s3._next_of", lambda body: b"")
+    monkeypatch.setattr("deployments.storage.s3_reader._next_of", lambda body: b"")
     with pytest.raises(Unavailable, match="after 0 of 1048576 bytes"):
         await content(shaky)
 
