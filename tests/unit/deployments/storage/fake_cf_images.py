@@ -77,7 +77,7 @@ class FakeCloudflare:
         form = await request.post()
         self.uploads += 1
         key, metadata, data = form.get("id", ""), form.get("metadata", "{}"), form["file"].file.read()
-        refused = failure(*self.refuses, "Refused") if self.refuses else self._look_at(key, metadata, data, form)
+        refused = failure(self.refuses[0], self.refuses[1], "Refused") if self.refuses else self._look_at(key, metadata, data, form)
         if refused is not None:
             return refused
         self.pictures[key] = (data, json.loads(metadata))

@@ -85,6 +85,7 @@ class StrictGcs:
             return await self._signed(request)
         refused = self._turn_away(request)
         if refused is not None:
+            await request.read()  # who is answered before it has sent all sees a connection that breaks
             return refused
         return await (self._write if request.method in {"POST", "DELETE"} else self._read)(request)
 
