@@ -1,9 +1,11 @@
 """What the tests of the object stores share: an authority of their own, and servers that present its certificate."""
 
+import asyncio
 import ssl
 
 import pytest
 import trustme
+from aiohttp import web
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +36,32 @@ def tls(certificate):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     return context
+
+
+@pytest.fixture
+async def serve(tls):
+    """Start a handler as a server of 127.0.0.1 over TLS and return its URL."""
+    runners, connections = [], {}
+
+    async def start(handle):
+        async def remember(request):
+            if request.transport is not None:  # else the client has gone already
+                connections[request.transport] = request.transport.get_extra_info("socket")
+            return await handle(request)
+
+        app = web.Application(client_max_size=2**30)
+        app.router.add_route("*", "/{path:.*}", remember)
+        runners.append(web.AppRunner(app))
+        await runners[-1].setup()
+        site = web.TCPSite(runners[-1], "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        return f"https://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+
+    yield start
+    for connection in connections:
+        connection.abort()  # clients keep theirs, and TLS would wait for their farewell
+    for runner in runners:
+        await runner.cleanup()
+    async with asyncio.timeout(10):
+        while any(socket.fileno() != -1 for socket in connections.values()):
+            await asyncio.sleep(0)

@@ -34,10 +34,8 @@ class FakeCloudflare:
     reencodes: bool = False  # gives back other bytes than it was given
     refuses: tuple = ()  # status and code of its answer to every upload
     full: bool = False  # the account has reached its limit
-    connections: set = field(default_factory=set)
 
     async def handle(self, request):
-        self.connections.add(request.transport)
         asked = PATH.fullmatch(request.raw_path.partition("?")[0])
         refused = self._refuse(request, asked)
         if refused is not None:

@@ -70,15 +70,8 @@ class StrictGcs:
     cut_downloads: int = 0  # of so many answers half is sent
     flipped: int = 0  # in so many answers one byte is another
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    connections: set = field(default_factory=set)
-
-    def hang_up(self):
-        """End the connections that clients keep: TLS would wait for their farewell."""
-        for connection in self.connections:
-            connection.abort()
 
     async def handle(self, request):
-        self.connections.add(request.transport)
         if request.path == "/token":
             return await self._token(request)
         if "X-Goog-Signature" in request.query:

@@ -7,7 +7,6 @@ import os
 import ssl
 
 import pytest
-from aiohttp import web
 from cloudflare import AsyncCloudflare, DefaultAsyncHttpxClient
 from cloudflare.types.images import Image as StoredPicture
 from PIL import Image
@@ -41,19 +40,10 @@ SMALL = picture()
 
 
 @pytest.fixture
-async def server(tls):
+async def server(serve):
     fake = FakeCloudflare()
-    app = web.Application(client_max_size=2**26)
-    app.router.add_route("*", "/{path:.*}", fake.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-    await site.start()
-    fake.url = f"https://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-    yield fake
-    for connection in fake.connections:
-        connection.abort()
-    await runner.cleanup()
+    fake.url = await serve(fake.handle)
+    return fake
 
 
 @pytest.fixture

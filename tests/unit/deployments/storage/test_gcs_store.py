@@ -11,7 +11,7 @@ import uuid
 
 import httpx
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from gcp_storage_emulator.server import create_server
 
 from deployments.jobs.errors import Conflict, FileNotFound, InvalidInput, Unavailable, UploadFailed
@@ -43,19 +43,11 @@ def emulator():
 
 
 @pytest.fixture
-async def server(emulator, account, tls):
+async def server(emulator, account, serve):
     async with ClientSession(auto_decompress=False) as session:
         strict = StrictGcs(emulator, account, session)
-        app = web.Application(client_max_size=2**30)
-        app.router.add_route("*", "/{path:.*}", strict.handle)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        strict.url = f"https://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        strict.url = await serve(strict.handle)
         yield strict
-        strict.hang_up()
-        await runner.cleanup()
 
 
 @pytest.fixture
