@@ -144,7 +144,7 @@ def check_storage(config: StorageConfig) -> Finding:
         asyncio.run(build_object_store(config).check())
     except ServiceError as error:
         return Finding("storage", ok=False, text=str(error))
-    return Finding("storage", ok=True, text=f"{config.provider}: bucket {config.s3.bucket} can be written, read and deleted from")
+    return Finding("storage", ok=True, text=f"{config.place} can be written, read and deleted from")
 
 
 def check_port(host: str, port: int, url: str) -> Finding:

@@ -48,6 +48,7 @@ from deployments.jobs.config import RunnerConfig, StoreConfig, WebhookConfig, Wo
 from deployments.jobs.intake import IntakeLimits
 from deployments.jobs.retention import RetentionConfig
 from deployments.jobs.service import ServiceConfig
+from deployments.storage.cloud_configs import CF_IMAGES_TOKEN, GCS_CREDENTIALS
 from deployments.storage.factory import R2_KEYS, Provider, StorageConfig, r2_config
 from deployments.storage.fetch import FetchConfig
 from deployments.storage.inputs import InputCacheConfig
@@ -61,12 +62,17 @@ WORK = "work"  # folder of the data directory in which workers compute
 HOME = Path(__file__).resolve().parent.parent
 LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- who listens everywhere is reached at loopback
 YES = frozenset({"1", "true", "yes", "on"})
-KEYS = frozenset({*R2_KEYS, LINK_KEYS, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})  # of object stores
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+KEYS = frozenset({*R2_KEYS, *AWS_KEYS, CF_IMAGES_TOKEN, GCS_CREDENTIALS, LINK_KEYS})  # of object stores, and of links
 NOT_IN_YAML = frozenset({"home", "app_env", "debug"})  # the first two decide which yaml is read; yaml has log_level for the third
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
     ("service", "can_sign"): "ATELIER_MARKING__CERTIFICATE",
     ("store", "database_url"): "ATELIER_DATABASE_URL",
     ("storage", "provider"): "STORAGE_PROVIDER",
+    ("storage", "gcs", "bucket"): "GCS_BUCKET_NAME",
+    ("storage", "gcs", "region"): "GCS_BUCKET_REGION",
+    ("storage", "cf_images", "account_id"): "CF_IMAGES_ACCOUNT_ID",
+    ("storage", "cf_images", "delivery_domain"): "CF_IMAGES_DELIVERY_DOMAIN",
     ("fetch", "allow"): "ATELIER_FETCH_ALLOW",
     ("fetch", "max_bytes"): "media.max_bytes",
     ("worker", "slots"): "args.pools.<name>.slots in serve_config.yaml",
@@ -222,8 +228,33 @@ class Settings(BaseSettings):
         validation_alias="r2_public_domain",
         description="name under which Cloudflare shows the bucket to everybody, such as media.example.com: files' URLs then lead there",
     )
+    gcs_bucket_name: str | None = Field(
+        None,
+        validation_alias="gcs_bucket_name",
+        description="bucket of Google Cloud Storage; the credentials are read by the processes that use them, from the key file that "
+        "GOOGLE_APPLICATION_CREDENTIALS names or from the machine's account",
+    )
+    gcs_bucket_region: str | None = Field(
+        None,
+        validation_alias="gcs_bucket_region",
+        description="where that bucket is, such as EUROPE-WEST4; the start fails when it is elsewhere",
+    )
+    cf_images_account_id: str | None = Field(
+        None,
+        validation_alias="cf_images_account_id",
+        description="account of Cloudflare Images; the token is read from CF_IMAGES_API_TOKEN by the processes that use it",
+    )
+    cf_images_delivery_domain: str | None = Field(
+        None,
+        validation_alias="cf_images_delivery_domain",
+        description="domain of that account from which Cloudflare sends pictures to readers, re-encoded and without their marks, where "
+        "ATELIER_SERVICE__FILES_FROM=store; not set: this service sends them as they are",
+    )
     storage_provider: str = Field(
-        "local", validation_alias="storage_provider", description="kind of object store: local, s3 (AWS, MinIO, Ceph and others) or r2"
+        "local",
+        validation_alias="storage_provider",
+        description="kind of object store: local, s3 (AWS, MinIO, Ceph and others), r2, gcs (Google Cloud Storage) or cf_images "
+        "(Cloudflare Images, which holds pictures alone; see ATELIER_STORAGE__BESIDE)",
     )
 
     store: StoreConfig = Field({}, description="job store")  # type: ignore[assignment]  # validated, with what follows from above
@@ -333,7 +364,11 @@ class Settings(BaseSettings):
     @classmethod
     def _provider_is_there(cls, value: str, info: ValidationInfo) -> str:
         if value not in get_args(Provider):
-            raise ValueError(f"STORAGE_PROVIDER is one of {', '.join(get_args(Provider))}; gcs and cf_images are not there yet")
+            raise ValueError(f"STORAGE_PROVIDER is one of {', '.join(get_args(Provider))}")
+        if value == "gcs" and not info.data.get("gcs_bucket_name"):
+            raise ValueError("STORAGE_PROVIDER=gcs needs GCS_BUCKET_NAME")
+        if value == "cf_images" and not info.data.get("cf_images_account_id"):
+            raise ValueError("STORAGE_PROVIDER=cf_images needs CF_IMAGES_ACCOUNT_ID")
         if value == "r2" and not (info.data.get("r2_bucket_name") and info.data.get("r2_account_id")):
             raise ValueError("STORAGE_PROVIDER=r2 needs R2_BUCKET_NAME and R2_ACCOUNT_ID")
         return value
@@ -371,11 +406,18 @@ class Settings(BaseSettings):
     @field_validator("storage", mode="before")
     @classmethod
     def _storage_of_the_provider(cls, value: object, info: ValidationInfo) -> object:
-        provider, bucket, account_id = (info.data.get(name) for name in ("storage_provider", "r2_bucket_name", "r2_account_id"))
-        value = _fill(_below_data_dir(value, "objects", info), provider=provider)
-        if provider == "r2" and isinstance(value, Mapping):  # what is set for S3 by name, such as a prefix, is kept
-            return {**value, "s3": _fill(value.get("s3") or {}, **r2_config(str(bucket), str(account_id)))}
-        return value
+        data = info.data
+        value = _fill(_below_data_dir(value, "objects", info), provider=data.get("storage_provider"))
+        if not isinstance(value, Mapping):
+            return value
+        gcs = _fill(value.get("gcs") or {}, bucket=data.get("gcs_bucket_name"), region=data.get("gcs_bucket_region"))
+        pictures = {"account_id": data.get("cf_images_account_id"), "delivery_domain": data.get("cf_images_delivery_domain")}
+        filled = {**value, "gcs": gcs, "cf_images": _fill(value.get("cf_images") or {}, **pictures)}
+        bucket, account_id = data.get("r2_bucket_name"), data.get("r2_account_id")
+        is_r2 = "r2" in {value.get("provider"), value.get("beside") if value.get("provider") == "cf_images" else None}
+        if is_r2 and bucket and account_id:  # what is set for S3 by name, such as a prefix, is kept
+            filled["s3"] = _fill(value.get("s3") or {}, **r2_config(bucket, account_id))
+        return filled
 
     @field_validator("inputs", mode="before")
     @classmethod
@@ -421,9 +463,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _the_store_can_send_files(self) -> Settings:
-        if self.service.files_from == "store" and self.storage.provider == "local":
+        if self.service.files_from == "store" and not self.storage.sends_files:
             raise ValueError(
-                "service.files_from=store needs a bucket: a folder sends no files, set STORAGE_PROVIDER or leave it at service"
+                "service.files_from=store needs a bucket: a folder sends no files, set STORAGE_PROVIDER (with cf_images "
+                "CF_IMAGES_DELIVERY_DOMAIN or ATELIER_STORAGE__BESIDE) or leave it at service"
             )
         return self
 
@@ -468,7 +511,8 @@ def export_keys(settings: Settings) -> None:
     keys = KEYS.union(*settings.webhooks.secrets.values())
     for name, value in dotenv_values(settings.home / ".env", encoding="utf-8").items():
         if name in keys and value:
-            os.environ.setdefault(name, value)
+            is_path = name == GCS_CREDENTIALS  # relative to .env, because the processes of a cluster start elsewhere
+            os.environ.setdefault(name, str(settings.home / Path(value).expanduser()) if is_path else value)
 
 
 def environment_example() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -331,6 +331,7 @@ class StoredObject:
     uri: str
     size_bytes: int
     sha256: str
+    created: bool = field(default=True, compare=False)  # False: the same content was there before this call
 
 
 INCOMING = "incoming"  # folder of the object store to which clients write

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import stamina
 
-from deployments.jobs.errors import Unavailable
+from deployments.jobs.errors import ServiceError, Unavailable
 from deployments.jobs.ports import PART_BYTES, StoredObject, Uploader, UploadToken
 
 PARTS_IN_FLIGHT = 4  # 32 MiB of memory an upload; more would not be faster than one disk or one cloud connection
@@ -26,17 +26,13 @@ async def upload_file(uploader: Uploader, path: Path, key: str, media_type: str)
     """Store a file under a key, hashed on the way.
 
     Raises:
-        Unavailable: a part or the end could not be stored within a minute; nothing appears under the key.
+        Unavailable: a part or the end could not be stored within a minute; nothing appears under the key. A small file may, when the
+            store did it and its answers were lost: nobody knows then whose it is, so it is left.
     """
     if path.stat().st_size <= PART_BYTES:  # most results are small: one call instead of three
         data = await asyncio.to_thread(path.read_bytes)
         sha256 = (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
-        try:
-            return await _persist(partial(uploader.put, key, media_type, data, sha256))
-        except BaseException:
-            with contextlib.suppress(Unavailable):  # it may be stored although its answer did not come
-                await asyncio.shield(uploader.delete(key))
-            raise
+        return await _put(uploader, key, media_type, data, sha256)
     return await _upload(uploader, _file_parts(path), key, media_type)
 
 
@@ -49,6 +45,18 @@ async def upload_stream(uploader: Uploader, chunks: AsyncIterator[bytes], key: s
         Unavailable: see ``upload_file``.
     """
     return await _upload(uploader, _equal_parts(chunks), key, media_type)
+
+
+async def _put(uploader: Uploader, key: str, media_type: str, data: bytes, sha256: str) -> StoredObject:
+    """Store a small object. Who is cancelled waits for the answer on its way: only that says whether there is something to take back."""
+    sending = asyncio.create_task(_persist(partial(uploader.put, key, media_type, data, sha256)))
+    try:
+        return await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        with contextlib.suppress(ServiceError):
+            if (await sending).created:
+                await uploader.delete(key)
+        raise
 
 
 async def _upload(uploader: Uploader, parts: AsyncIterator[bytes], key: str, media_type: str) -> StoredObject:

@@ -2,6 +2,8 @@
 
 import socket
 
+import pytest
+
 from deployments.storage.factory import StorageConfig
 from serve_app.doctor import check_storage
 
@@ -16,3 +18,27 @@ def test_a_bucket_that_cannot_be_reached_is_a_finding_that_says_what_to_do(monke
     assert "bucket results" in found.text
     assert "check the endpoint, DNS and the firewall" in found.text
     assert "knows-nothing" not in found.text
+
+
+def test_google_without_credentials_is_a_finding(monkeypatch, tmp_path):
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    found = check_storage(StorageConfig.model_validate({"provider": "gcs", "gcs": {"bucket": "results"}}))
+    assert (found.name, found.ok) == ("storage", False)
+    assert "name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS" in found.text
+
+
+def test_cloudflare_images_without_a_token_is_a_finding(monkeypatch, tmp_path):
+    monkeypatch.delenv("CF_IMAGES_API_TOKEN", raising=False)
+    given = {"provider": "cf_images", "root": tmp_path, "cf_images": {"account_id": "abc"}}
+    found = check_storage(StorageConfig.model_validate(given))
+    assert (found.name, found.ok) == ("storage", False)
+    assert "CF_IMAGES_API_TOKEN must be set" in found.text
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [({}, "local: folder "), ({"provider": "s3", "s3": {"bucket": "results"}}, "s3: bucket results")]
+)
+def test_the_place_is_named(given, shown):
+    assert StorageConfig.model_validate(given).place.startswith(shown)

@@ -191,12 +191,58 @@ def test_objects_lie_in_the_data_dir_unless_told_otherwise(home, monkeypatch, en
     assert str(Settings(home=home).storage.root) == expected.format(home=home)
 
 
-@pytest.mark.parametrize("provider", ["gcs", "cf_images", "floppy"])
-def test_settings_say_which_storage_there_is(home, monkeypatch, provider):
-    monkeypatch.setenv("STORAGE_PROVIDER", provider)
-    with pytest.raises(ValidationError, match=r"STORAGE_PROVIDER is one of local, s3, r2; gcs and cf_images are not there yet") as refused:
+def test_settings_say_which_storage_there_is(home, monkeypatch):
+    monkeypatch.setenv("STORAGE_PROVIDER", "floppy")
+    with pytest.raises(ValidationError, match=r"STORAGE_PROVIDER is one of local, s3, r2, gcs, cf_images") as refused:
         Settings(home=home)
     assert refused.value.error_count() == 1
+
+
+def test_google_by_the_names_that_its_users_have(home, monkeypatch):
+    monkeypatch.setenv("STORAGE_PROVIDER", "gcs")
+    with pytest.raises(ValidationError, match="STORAGE_PROVIDER=gcs needs GCS_BUCKET_NAME"):
+        Settings(home=home)
+    monkeypatch.setenv("GCS_BUCKET_NAME", "results")
+    monkeypatch.setenv("GCS_BUCKET_REGION", "EUROPE-WEST4")
+    monkeypatch.setenv("ATELIER_STORAGE__GCS__PREFIX", "atelier")
+    storage = Settings(home=home).storage
+    assert (storage.provider, storage.gcs.bucket, storage.gcs.region, storage.gcs.prefix) == ("gcs", "results", "EUROPE-WEST4", "atelier/")
+    assert storage.sends_files
+    monkeypatch.setenv("ATELIER_STORAGE__GCS__BUCKET", "another")
+    with pytest.raises(ValidationError, match=r"storage\.gcs\.bucket is not set here but by GCS_BUCKET_NAME"):
+        Settings(home=home)
+
+
+def test_cloudflare_images_by_the_names_that_its_users_have(home, monkeypatch):
+    monkeypatch.setenv("STORAGE_PROVIDER", "cf_images")
+    with pytest.raises(ValidationError, match="STORAGE_PROVIDER=cf_images needs CF_IMAGES_ACCOUNT_ID"):
+        Settings(home=home)
+    monkeypatch.setenv("CF_IMAGES_ACCOUNT_ID", "abc")
+    monkeypatch.setenv("CF_IMAGES_API_TOKEN", "knows-everything")
+    settings = Settings(home=home)
+    assert (settings.storage.provider, settings.storage.beside, settings.storage.cf_images.account_id) == ("cf_images", "local", "abc")
+    assert settings.storage.uses == {"cf_images", "local"}
+    assert "knows-everything" not in repr(settings)
+    monkeypatch.setenv("ATELIER_SERVICE__FILES_FROM", "store")
+    with pytest.raises(ValidationError, match="CF_IMAGES_DELIVERY_DOMAIN"):
+        Settings(home=home)
+    monkeypatch.setenv("CF_IMAGES_DELIVERY_DOMAIN", "images.example.com")
+    assert Settings(home=home).storage.cf_images.delivery_domain == "images.example.com"
+
+
+def test_the_store_beside_cloudflare_images_has_its_own_settings(home, monkeypatch):
+    monkeypatch.setenv("STORAGE_PROVIDER", "cf_images")
+    monkeypatch.setenv("CF_IMAGES_ACCOUNT_ID", "abc")
+    for beside, needed in (("gcs", "GCS_BUCKET_NAME"), ("r2", "ATELIER_STORAGE__S3__BUCKET"), ("s3", "ATELIER_STORAGE__S3__BUCKET")):
+        monkeypatch.setenv("ATELIER_STORAGE__BESIDE", beside)
+        with pytest.raises(ValidationError, match=needed):
+            Settings(home=home)
+    monkeypatch.setenv("ATELIER_STORAGE__BESIDE", "r2")
+    monkeypatch.setenv("R2_BUCKET_NAME", "results")
+    monkeypatch.setenv("R2_ACCOUNT_ID", "abc")
+    storage = Settings(home=home).storage
+    assert (storage.s3.bucket, storage.s3.endpoint) == ("results", "https://abc.r2.cloudflarestorage.com")
+    assert storage.place == "cf_images: account abc and r2: bucket results"
 
 
 def test_r2_by_the_names_that_its_users_have(home, monkeypatch):
@@ -286,6 +332,21 @@ def test_env_example_uncommented_changes_nothing(home):
     from_example = Settings(home=home)
     (home / ".env").unlink()
     assert from_example == Settings(home=home)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"), [("keys/google.json", "{home}/keys/google.json"), ("/keys/google.json", "/keys/google.json")]
+)
+def test_google_s_key_file_is_found_from_everywhere(home, monkeypatch, written, expected):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.setenv("CF_IMAGES_API_TOKEN", "")
+    monkeypatch.delenv("CF_IMAGES_API_TOKEN")
+    (home / ".env").write_text(f"GOOGLE_APPLICATION_CREDENTIALS={written}\nCF_IMAGES_API_TOKEN=hidden\n")
+    export_keys(Settings(home=home))
+    assert os.environ["GOOGLE_APPLICATION_CREDENTIALS"] == expected.format(home=home)
+    assert os.environ["CF_IMAGES_API_TOKEN"] == "hidden"
+    assert "hidden" not in Settings(home=home).model_dump_json()
 
 
 def test_keys_of_the_object_store_come_from_the_environment_or_env_file_and_are_no_settings(home, monkeypatch):

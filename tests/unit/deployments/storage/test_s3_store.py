@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import trustme
 from aiohttp import ClientSession, TCPConnector, web
 
 from deployments.jobs.errors import FileNotFound, InvalidInput, MediaTooLarge, Unavailable, UnsupportedMedia, UploadFailed, UrlNotAllowed
@@ -35,28 +34,6 @@ RCLONE = shutil.which("rclone", path=str(Path(sys.executable).parent))
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def ca_file(authority, tmp_path_factory):
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    authority.cert_pem.write_to_path(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def certificate(authority, tmp_path_factory):
-    """The paths of certificate and key of 127.0.0.1."""
-    folder, issued = tmp_path_factory.mktemp("certificate"), authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    for pem in issued.cert_chain_pems:
-        pem.write_to_path(folder / "cert.pem", append=True)
-    return folder / "cert.pem", folder / "key.pem"
 
 
 @pytest.fixture(scope="module")

@@ -58,10 +58,13 @@ class FakeUploader:
         return StoredObject(token.key, f"fake://{token.key}", len(data), sha256)
 
     async def put(self, key, media_type, data, sha256):
+        self.full.set()
+        await self.gate.wait()
         self._fail("put")
         assert hashlib.sha256(data).hexdigest() == sha256
+        created = self.parts.get(0) != data
         self.parts[0] = data
-        return StoredObject(key, f"fake://{key}", len(data), sha256)
+        return StoredObject(key, f"fake://{key}", len(data), sha256, created)
 
     async def abort(self, token):
         self.aborted += 1
@@ -164,3 +167,27 @@ async def test_upload_aborts_when_it_is_cancelled():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert uploader.aborted == 1
+
+
+async def test_a_small_file_that_cannot_be_stored_takes_nothing_away(tmp_path):
+    (tmp_path / "file").write_bytes(b"small")
+    uploader = FakeUploader({"put": 99})
+    uploader.parts[0] = b"of another"
+    with pytest.raises(UploadFailed, match="put is down"):
+        await upload_file(uploader, tmp_path / "file", "key", "video/mp4")
+    assert uploader.parts == {0: b"of another"}
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, {}), ({0: b"small"}, {0: b"small"})], ids=["created", "there before"])
+async def test_a_small_file_is_taken_back_when_its_upload_is_cancelled(tmp_path, before, after):
+    (tmp_path / "file").write_bytes(b"small")
+    uploader = FakeUploader()
+    uploader.parts.update(before)
+    uploader.gate.clear()
+    task = asyncio.create_task(upload_file(uploader, tmp_path / "file", "key", "video/mp4"))
+    await uploader.full.wait()
+    task.cancel()
+    uploader.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert uploader.parts == after
