@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.jobs.errors import InvalidInput
@@ -12,6 +13,14 @@ MAX_KEY_CHARACTERS = 512  # S3 takes 1024 bytes, a file system 255 a segment
 CACHED_BY_ANY = "public, max-age=31536000, immutable"  # a key never gets other bytes; seen where the bucket is public alone
 CACHED_BY_READER = "private, max-age=86400, immutable"
 _SEGMENT = re.compile(r"[A-Za-z0-9_=+@][A-Za-z0-9._=+@ -]{0,199}")  # no leading dot: neither "..", nor a hidden or half-written file
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a bucket says of an object."""
+
+    size_bytes: int
+    etag: str
 
 
 class ObjectStore(Uploader, ObjectReader, Protocol):

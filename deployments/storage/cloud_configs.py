@@ -12,18 +12,13 @@ CF_IMAGES_TOKEN = "CF_IMAGES_API_TOKEN"  # noqa: S105 -- the name of the environ
 GCS_CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"  # read by google.auth: the path of a key file
 
 
-class GcsConfig(BaseModel):
-    """A bucket of Google Cloud Storage. The credentials come from google.auth's default chain."""
+class GcsServer(BaseModel):
+    """Where Google Cloud Storage is. The credentials come from google.auth's default chain."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bucket: str = Field("", description="name of the bucket, which must exist")
-    region: str | None = Field(
-        None, description="where the bucket is, such as EUROPE-WEST4; compared with what the bucket says at the start"
-    )
     endpoint: str | None = Field(None, description="URL of an emulator; none for Google's own")
     anonymous: bool = Field(False, description="send no credentials: for emulators, with an endpoint")
-    prefix: str = Field("", description="folder of the bucket that is ours, such as atelier/; empty for the whole bucket")
     ca_file: Path | None = Field(None, description="certificates that sign the endpoint's, in PEM; none for those of the system")
 
     @field_validator("endpoint")
@@ -31,16 +26,26 @@ class GcsConfig(BaseModel):
     def _is_a_server(cls, value: str | None) -> str | None:
         return None if value is None else _server(value, "a GCS endpoint")
 
+    @model_validator(mode="after")
+    def _anonymous_elsewhere_only(self) -> Self:
+        if self.anonymous and self.endpoint is None:
+            raise ValueError("anonymous access to Google Cloud Storage is for emulators: set the endpoint too, or leave it out")
+        return self
+
+
+class GcsConfig(GcsServer):
+    """Which bucket is ours."""
+
+    bucket: str = Field("", description="name of the bucket, which must exist")
+    region: str | None = Field(
+        None, description="where the bucket is, such as EUROPE-WEST4; compared with what the bucket says at the start"
+    )
+    prefix: str = Field("", description="folder of the bucket that is ours, such as atelier/; empty for the whole bucket")
+
     @field_validator("prefix")
     @classmethod
     def _is_a_folder(cls, value: str) -> str:
         return f"{value.strip('/')}/" if value.strip("/") else ""
-
-    @model_validator(mode="after")
-    def _anonymous_elsewhere_only(self) -> Self:
-        if self.anonymous and self.endpoint is None:
-            raise ValueError("ATELIER_STORAGE__GCS__ANONYMOUS is for emulators: set ATELIER_STORAGE__GCS__ENDPOINT too, or leave it out")
-        return self
 
 
 class CfImagesConfig(BaseModel):

@@ -27,6 +27,7 @@ from yarl import URL
 from deployments.jobs.errors import FetchFailed, InvalidInput, UnsupportedMedia, UrlNotAllowed
 from deployments.jobs.logs import fields, get_logger
 from deployments.storage.address import AllowList
+from deployments.storage.cloud_configs import GcsServer
 from deployments.storage.guard import AddressGuard, parse_url, without_secrets
 from deployments.storage.incoming import FetchedFile, IncomingFile
 from deployments.storage.retry_after import retry_after_s
@@ -74,6 +75,7 @@ class FetchConfig(BaseModel):
 
     buckets: InputBuckets = Field(InputBuckets(), description="buckets for inputs")
     s3: S3Server = Field(S3Server(), description="server of the buckets of s3:// inputs")
+    gs: GcsServer = Field(GcsServer(), description="server of the buckets of gs:// inputs")
 
     @field_validator("allow")
     @classmethod

@@ -19,10 +19,8 @@ import hashlib
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
-import google_crc32c
 from google.api_core.exceptions import Forbidden, NotFound, PreconditionFailed
 
 from deployments.jobs.errors import Conflict, FileNotFound, Unavailable, UploadFailed
@@ -30,10 +28,10 @@ from deployments.jobs.ports import INCOMING, ClientUpload, StoredObject, UploadT
 from deployments.storage.base import CACHED_BY_ANY, CACHED_BY_READER, check_key, uri_of
 from deployments.storage.cloud_configs import GcsConfig
 from deployments.storage.gcs_client import GcsClient, is_gone
-from deployments.storage.gcs_parts import GcsParts, Piece, check_parts, compose, to_base64
+from deployments.storage.gcs_parts import GcsParts, Piece, check_parts, compose
+from deployments.storage.gcs_reader import GcsReader
 
 PROVIDER = "gcs"
-READ_BYTES = 4 << 20  # of one request
 
 
 class GcsStore:
@@ -43,6 +41,7 @@ class GcsStore:
         self._config = config
         self._client = GcsClient(config)
         self._patience = self._client.patience
+        self._reader = GcsReader(self._client)
         self._parts = GcsParts(self._client, config.prefix)
 
     async def check(self, expected: str | None = None) -> str:
@@ -164,23 +163,13 @@ class GcsStore:
 
     async def size(self, key: str) -> int:
         """See :class:`deployments.jobs.ports.ObjectReader`."""
-        return int((await self._stat(key)).size)
+        return (await self._reader.head(self._name(key), key)).size_bytes
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """See :class:`deployments.jobs.ports.ObjectReader`; yields up to 4 MiB at a time.
-
-        A connection that breaks is taken up where it broke. What is read whole is compared with the server's CRC32C.
-        """
-        found = await self._stat(key)
-        last = found.size if end is None else min(end, found.size)
-        crc32c, at = 0, start
-        while at < last:
-            chunk = await self._client.run("read", partial(self._download, found, at, min(at + READ_BYTES, last)))
-            crc32c = google_crc32c.extend(crc32c, chunk)
-            at += len(chunk)
-            yield chunk
-        if start == 0 and last == found.size and to_base64(crc32c) != found.crc32c:
-            raise Unavailable(f"the bytes of {key} came damaged: read them again")
+        """See :class:`deployments.jobs.ports.ObjectReader` and :meth:`GcsReader.read`."""
+        async with contextlib.aclosing(self._reader.read(self._name(key), key, start, end)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def link(self, key: str, seconds: int, media_type: str, disposition: str) -> str:
         """See :class:`deployments.jobs.ports.ObjectReader`: a signed GET, made here and not asked for."""
@@ -214,35 +203,6 @@ class GcsStore:
                 self._check_same(bucket, token.key, size_bytes, sha256)
 
         await self._client.run("completed", publish)
-
-    def _download(self, found: Any, start: int, end: int, bucket: Any) -> bytes:  # noqa: ANN401 -- same
-        blob = bucket.blob(found.name)
-        try:
-            chunk = blob.download_as_bytes(
-                start=start, end=end - 1, raw_download=True, checksum=None, if_generation_match=found.generation, **self._patience
-            )
-        except NotFound as error:
-            if is_gone(error):
-                raise Unavailable(f"{found.name} was removed while it was read") from None
-            raise
-        if len(chunk) != end - start:
-            raise Unavailable(f"the store answers {len(chunk)} bytes of {found.name} where {end - start} were asked for")
-        return bytes(chunk)
-
-    async def _stat(self, key: str) -> Any:  # noqa: ANN401 -- same
-        name = self._name(key)
-
-        def stat(bucket: Any) -> Any:  # noqa: ANN401 -- same
-            blob = bucket.blob(name)
-            try:
-                blob.reload(**self._patience)
-            except NotFound as error:
-                if is_gone(error):
-                    raise FileNotFound(key) from None
-                raise
-            return blob
-
-        return await self._client.run("read", stat)
 
     def _completed_before(self, bucket: Any, key: str, sha256: str) -> int:  # noqa: ANN401 -- same
         """Return the length of the object that an earlier call has completed, -1 where there is none."""

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from deployments.jobs.errors import FileNotFound, Unavailable
+from deployments.storage.base import Head
 from deployments.storage.s3_client import GONE, S3Client, code_of
 
 READ_BYTES = 1 << 20
 READ_TRIES = 4  # without a byte between them: a connection that breaks is taken up where it broke
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a bucket says of an object."""
-
-    size_bytes: int
-    etag: str
 
 
 class S3Reader:

@@ -11,10 +11,14 @@ from typing import Protocol
 from aiohttp.abc import AbstractResolver
 
 from deployments.jobs.errors import FileNotFound, InvalidInput, UrlNotAllowed
+from deployments.storage.base import Head
+from deployments.storage.cloud_configs import GcsConfig
 from deployments.storage.fetch import FetchConfig, GuardedFetcher
+from deployments.storage.gcs_client import GcsClient
+from deployments.storage.gcs_reader import GcsReader
 from deployments.storage.incoming import FetchedFile, IncomingFile
 from deployments.storage.s3_client import S3Client, S3Config
-from deployments.storage.s3_reader import Head, S3Reader
+from deployments.storage.s3_reader import S3Reader
 
 CLOUD = re.compile(r"(s3|gs)://", re.IGNORECASE)
 OBJECT = re.compile(r"(?P<scheme>s3|gs)://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(?P<name>[^\x00-\x1f\x7f]{1,1024})")
@@ -87,6 +91,10 @@ class InputSources:
     def _reader(self, scheme: str, bucket: str) -> BucketReader:
         place = (scheme, bucket)
         if place not in self._readers:
-            config = S3Config(bucket=bucket, **self._config.s3.model_dump())
-            self._readers[place] = S3Reader(S3Client(config, None), bucket)
+            self._readers[place] = self._connect(scheme, bucket)
         return self._readers[place]
+
+    def _connect(self, scheme: str, bucket: str) -> BucketReader:
+        if scheme == "gs":
+            return GcsReader(GcsClient(GcsConfig(bucket=bucket, **self._config.gs.model_dump())))
+        return S3Reader(S3Client(S3Config(bucket=bucket, **self._config.s3.model_dump()), None), bucket)

@@ -14,11 +14,13 @@ import pytest
 from aiohttp import ClientSession
 from gcp_storage_emulator.server import create_server
 
-from deployments.jobs.errors import Conflict, FileNotFound, InvalidInput, Unavailable, UploadFailed
+from deployments.jobs.errors import Conflict, FileNotFound, InvalidInput, Unavailable, UploadFailed, UrlNotAllowed
 from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
-from deployments.storage import gcs, gcs_client, gcs_parts
-from deployments.storage.cloud_configs import GcsConfig
+from deployments.storage import gcs_client, gcs_parts, gcs_reader
+from deployments.storage.cloud_configs import GcsConfig, GcsServer
+from deployments.storage.fetch import FetchConfig, InputBuckets
 from deployments.storage.gcs import GcsStore
+from deployments.storage.sources import InputSources
 from deployments.storage.upload import upload_file, upload_stream
 from tests.unit.deployments.storage.strict_gcs import ServiceAccount, StrictGcs
 
@@ -300,6 +302,27 @@ async def test_nobody_signs_without_a_key(config, credentials):
         await GcsStore(config.model_copy(update={"anonymous": True})).link(KEY, 60, "image/png", "inline")
 
 
+@pytest.mark.parametrize("name", ["a.png", "deep/er/ü sp+ace (1)?#%41.png"])
+async def test_an_input_of_a_bucket_that_was_opened(config, bucket, store, tmp_path, name):
+    server = GcsServer(endpoint=config.endpoint, ca_file=config.ca_file)
+    sources = InputSources(FetchConfig(buckets=InputBuckets(gs=frozenset({bucket})), gs=server, max_bytes=100_000))
+    url, picture = f"gs://{bucket}/{name}", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 200
+
+    async def put(data, generation):
+        await store._client.run("stored", lambda b: store._client.upload(b.blob(name), data, "image/png", generation))
+
+    await put(picture, 0)
+    fetched = await sources.fetch(url, tmp_path)
+    assert (fetched.path.read_bytes(), fetched.media_type, fetched.sha256) == (picture, "image/png", sha256(picture))
+    assert await sources.fetch(url, tmp_path, etag=fetched.etag) is None
+    await put(picture + b"more", int(fetched.etag))
+    assert (await sources.fetch(url, tmp_path, etag=fetched.etag)).sha256 == sha256(picture + b"more")
+    with pytest.raises(InvalidInput, match="is not there"):
+        await sources.fetch(f"gs://{bucket}/missing.png", tmp_path)
+    with pytest.raises(UrlNotAllowed, match="ATELIER_FETCH__BUCKETS__GS"):
+        sources.check_url("gs://another/a.png")
+
+
 async def test_wrong_bytes_and_foreign_tokens_are_refused(store):
     with pytest.raises(UploadFailed, match="sha256"):
         await store.put(KEY, "image/png", b"picture", sha256(b"another"))
@@ -424,7 +447,7 @@ def test_an_endpoint_that_is_none(endpoint):
 
 
 def test_nobody_is_anonymous_at_google():
-    with pytest.raises(ValueError, match="ATELIER_STORAGE__GCS__ENDPOINT"):
+    with pytest.raises(ValueError, match="set the endpoint too"):
         GcsConfig(bucket="b", anonymous=True)
 
 
@@ -516,7 +539,7 @@ async def test_a_write_whose_answer_is_lost_is_found_done(store, server, bucket)
 
 
 async def test_a_download_that_is_cut_goes_on_where_it_broke(store, server, monkeypatch):
-    monkeypatch.setattr(gcs, "READ_BYTES", 2**20)
+    monkeypatch.setattr(gcs_reader, "READ_BYTES", 2**20)
     data = os.urandom(3 * 2**20 + 7)
     await store.put(KEY, "video/mp4", data, sha256(data))
     server.cut_downloads = 3
@@ -537,7 +560,7 @@ async def test_bytes_that_come_damaged_are_told(store, server):
 
 
 async def test_an_object_that_is_replaced_while_it_is_read(store, monkeypatch):
-    monkeypatch.setattr(gcs, "READ_BYTES", 5)
+    monkeypatch.setattr(gcs_reader, "READ_BYTES", 5)
     await store.put(KEY, "image/png", SMALL, sha256(SMALL))
     chunks = store.read(KEY)
     assert await anext(chunks) == SMALL[:5]
