@@ -233,7 +233,9 @@ def _deploy_ingress(settings: Settings, uploader: Application, pools: dict[str, 
         fetch=settings.fetch,
         webhook_secrets=tuple(settings.webhooks.secrets),
         intake=settings.intake,
-        service=settings.service.model_copy(update={"can_sign": settings.marking.can_sign and settings.marking.profile != "off"}),
+        service=settings.service.model_copy(
+            update={"can_sign": settings.marking.can_sign and settings.marking.profile != "off", "storages": settings.storage.also}
+        ),
         comfyui=settings.comfyui,
         face2face_engines=tuple(engine.name for engine in installed(settings, frozenset(pools)) if engine.kind == "face2face"),
         face2face_auto=settings.face2face_auto,

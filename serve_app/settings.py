@@ -67,6 +67,7 @@ KEYS = frozenset({*R2_KEYS, *AWS_KEYS, CF_IMAGES_TOKEN, GCS_CREDENTIALS, LINK_KE
 NOT_IN_YAML = frozenset({"home", "app_env", "debug"})  # the first two decide which yaml is read; yaml has log_level for the third
 ELSEWHERE: Mapping[tuple[str, ...], str] = {  # fields of nested configs that are filled from their one home
     ("service", "can_sign"): "ATELIER_MARKING__CERTIFICATE",
+    ("service", "storages"): "ATELIER_STORAGE__ALSO",
     ("store", "database_url"): "ATELIER_DATABASE_URL",
     ("storage", "provider"): "STORAGE_PROVIDER",
     ("storage", "gcs", "bucket"): "GCS_BUCKET_NAME",
@@ -414,7 +415,8 @@ class Settings(BaseSettings):
         pictures = {"account_id": data.get("cf_images_account_id"), "delivery_domain": data.get("cf_images_delivery_domain")}
         filled = {**value, "gcs": gcs, "cf_images": _fill(value.get("cf_images") or {}, **pictures)}
         bucket, account_id = data.get("r2_bucket_name"), data.get("r2_account_id")
-        is_r2 = "r2" in {value.get("provider"), value.get("beside") if value.get("provider") == "cf_images" else None}
+        kinds = {value.get("provider"), *(value.get("also") or ())}
+        is_r2 = "r2" in kinds | ({value.get("beside")} if "cf_images" in kinds else set())
         if is_r2 and bucket and account_id:  # what is set for S3 by name, such as a prefix, is kept
             filled["s3"] = _fill(value.get("s3") or {}, **r2_config(bucket, account_id))
         return filled

@@ -14,6 +14,7 @@ FIELDS = frozenset({"tenant", "kind", "date", "job_id", "attempt", "name", "ext"
 # The attempt is one of them: two attempts of a job never write the same object, and only `finish` publishes one of them.
 NEEDED = frozenset({"job_id", "attempt", "name", "ext"})
 RESERVED = frozenset({"uploads", "incoming", "markers", "parts"})  # folders that hold something else
+ROUTE = "@"  # begins the key of an object in a store that a job has chosen: @name/…
 _PLAIN = re.compile(r"([A-Za-z0-9_=+@][A-Za-z0-9._=+@-]*/)*[A-Za-z0-9_=+@][A-Za-z0-9._=+@-]*")
 
 
@@ -32,7 +33,7 @@ def check_key_template(template: str) -> None:
     if missing := NEEDED - set(fields):
         raise ValueError(f"the key template lacks {', '.join(sorted(missing))}: without it results would overwrite each other")
     sample = template.format(**dict.fromkeys(FIELDS, "x"))
-    if _PLAIN.fullmatch(sample) is None or sample.partition("/")[0] in RESERVED:
+    if _PLAIN.fullmatch(sample) is None or sample.partition("/")[0] in RESERVED or sample.startswith(ROUTE):
         raise ValueError(
             f"the key template has letters, digits and ._=+@- in its folders, and does not begin with {', '.join(sorted(RESERVED))}"
         )
@@ -48,7 +49,8 @@ def key_of(template: str, job: Job, name: str) -> str:
     """
     path = PurePosixPath(name)
     date = datetime.fromtimestamp(job.created_at, UTC).date().isoformat()
-    key = template.format(
+    chosen = job.spec.get("storage")
+    key = (f"{ROUTE}{chosen}/" if chosen else "") + template.format(
         tenant=job.tenant, kind=job.kind, date=date, job_id=job.id, attempt=job.attempt, name=path.stem, ext=path.suffix.removeprefix(".")
     )
     return key.rstrip(".")

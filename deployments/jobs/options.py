@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -59,7 +59,12 @@ class JobOptions(StrictModel):
     )
     c2pa: bool = Field(False, description="sign a C2PA manifest into the results, whatever the installation's marking profile but off")
 
+    storage: Literal["local", "s3", "r2", "gcs", "cf_images"] | None = Field(
+        None, description="where the results lie, among the stores that this installation offers; its usual one when left out"
+    )
+
     def kept(self) -> JsonObject:
         """Return what is kept with the job's spec, beside what its engine reads."""
         consent = {} if self.consent is None else {"consent": self.consent.model_dump(mode="json")}
-        return {**consent, "c2pa": True} if self.c2pa else consent
+        storage = {} if self.storage is None else {"storage": self.storage}
+        return consent | ({"c2pa": True} if self.c2pa else {}) | storage

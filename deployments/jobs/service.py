@@ -76,6 +76,7 @@ class ServiceConfig(BaseModel):
     )
     store_link_s: int = Field(3600, ge=1, le=7 * 24 * 3600, description="seconds that a link to the bucket is good for; S3 allows a week")
     can_sign: bool = Field(False, description="whether results can be signed")
+    storages: frozenset[str] = Field(frozenset(), description="stores that a job may choose")
     require_consent: bool = Field(False, description="refuse faceswap and face2face jobs that come without `consent`")
 
 
@@ -173,6 +174,9 @@ class JobService:
             raise ConsentRequired
         if options.c2pa and not self._config.can_sign:
             raise SigningNotConfigured
+        if options.storage is not None and options.storage not in self._config.storages:
+            offered = ", ".join(sorted(self._config.storages)) or "none besides the usual one, which is taken when storage is left out"
+            raise InvalidInput(f"results cannot be kept in {options.storage} here: there is {offered}")
         self._check_webhook(options.webhook)
         if check is not None:
             await check()

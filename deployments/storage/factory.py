@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from deployments.storage.base import ObjectStore
 from deployments.storage.cloud_configs import CfImagesConfig, GcsConfig
 from deployments.storage.local import LocalStore
+from deployments.storage.routed import RoutedStore
 from deployments.storage.s3 import S3Store
 from deployments.storage.s3_client import S3Config
 
@@ -30,6 +31,10 @@ class StorageConfig(BaseModel):
         description="store of what STORAGE_PROVIDER=cf_images does not hold (video, audio, what comes in parts, larger pictures): "
         "local, s3, r2 or gcs, with its own settings; local, because it needs none",
     )
+    also: frozenset[Provider] = Field(
+        frozenset(),
+        description="kinds of store that a job may choose for its results by `storage`, each with its settings; a JSON list",
+    )
     s3: S3Config = Field(S3Config(), description="bucket of S3 or of a server that speaks it, for STORAGE_PROVIDER=s3")
     gcs: GcsConfig = Field(GcsConfig(), description="bucket of Google Cloud Storage, for STORAGE_PROVIDER=gcs")
     cf_images: CfImagesConfig = Field(CfImagesConfig(), description="account of Cloudflare Images, for STORAGE_PROVIDER=cf_images")
@@ -37,7 +42,8 @@ class StorageConfig(BaseModel):
     @property
     def uses(self) -> frozenset[str]:
         """The kinds of store that hold something."""
-        return frozenset({self.provider, self.beside} if self.provider == "cf_images" else {self.provider})
+        named = {self.provider, *self.also}
+        return frozenset(named | ({self.beside} if "cf_images" in named else set()))
 
     @property
     def sends_files(self) -> bool:
@@ -58,6 +64,8 @@ class StorageConfig(BaseModel):
 
     @model_validator(mode="after")
     def _has_a_bucket(self) -> Self:
+        if {"s3", "r2"} <= self.uses:
+            raise ValueError("s3 and r2 share one setting, ATELIER_STORAGE__S3: name one of them")
         if self.uses & {"s3", "r2"} and not self.s3.bucket:
             raise ValueError("STORAGE_PROVIDER=s3 needs the name of a bucket in ATELIER_STORAGE__S3__BUCKET")
         if "gcs" in self.uses and not self.gcs.bucket:
@@ -68,15 +76,18 @@ class StorageConfig(BaseModel):
 
 
 def build_object_store(config: StorageConfig) -> ObjectStore:
-    """Build the configured store; nothing is touched before its first call."""
-    if config.provider == "cf_images":
+    """Build the configured store, or all of them as one; nothing is touched before its first call."""
+    first = _build(config, config.provider)
+    if not config.also:
+        return first
+    return RoutedStore(first, {name: first if name == config.provider else _build(config, name) for name in config.also})
+
+
+def _build(config: StorageConfig, provider: Provider) -> ObjectStore:
+    if provider == "cf_images":
         from deployments.storage.cf_images import CfImagesStore
 
         return CfImagesStore(config.cf_images, _build(config, config.beside))
-    return _build(config, config.provider)
-
-
-def _build(config: StorageConfig, provider: Beside) -> ObjectStore:
     if provider == "local":
         return LocalStore(config.root)
     if provider == "gcs":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
+from deployments.jobs.keys import ROUTE
 from serve_app.api.signing import LinkSigner
 
 
@@ -35,7 +36,7 @@ class Links:
 
     def file(self, file_id: str, stored: Stored) -> str:
         """Return the URL of a file's bytes: in the bucket where that is public, else here, with a signature where links are signed."""
-        if self.files_url is not None:
+        if self.files_url is not None and not stored.key.startswith(ROUTE):  # those lie in another store
             return f"{self.files_url}/{quote(stored.key)}"
         query = f"?{self.signer.sign(file_id)}" if self.signer is not None else ""
         return f"{self.base}/v1/files/{file_id}{query}"

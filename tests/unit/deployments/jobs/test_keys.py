@@ -12,7 +12,7 @@ from deployments.jobs.model import Job
 from deployments.storage.base import check_key
 
 JOB = object.__new__(Job)
-VALUES = {"id": "j1", "tenant": "default", "kind": "faceswap", "attempt": 2, "created_at": 1_764_201_599.0}
+VALUES = {"id": "j1", "tenant": "default", "kind": "faceswap", "attempt": 2, "spec": {}, "created_at": 1_764_201_599.0}
 for _field in dataclasses.fields(Job):
     object.__setattr__(JOB, _field.name, VALUES.get(_field.name))
 
@@ -47,9 +47,15 @@ def test_a_result_has_the_key_that_the_template_says(template, name, key):
         ("a b/{job_id}/{attempt}/{name}.{ext}", "letters, digits"),
         ("uploads/{job_id}/{attempt}/{name}.{ext}", "does not begin with"),
         ("incoming/{job_id}/{attempt}/{name}.{ext}", "does not begin with"),
+        ("@gcs/{job_id}/{attempt}/{name}.{ext}", "does not begin with"),
         ("", "lacks"),
     ],
 )
 def test_a_template_by_which_results_would_meet_is_refused_at_start(template, why):
     with pytest.raises(ValueError, match=why):
         RunnerConfig(key_template=template)
+
+
+def test_a_store_that_the_job_has_chosen_begins_the_key():
+    chosen = dataclasses.replace(JOB, spec={"storage": "gcs"})
+    assert key_of(DEFAULT_KEY_TEMPLATE, chosen, "result.png") == check_key("@gcs/artifacts/default/j1/2/result.png")

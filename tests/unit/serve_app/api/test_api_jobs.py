@@ -434,3 +434,14 @@ async def test_delete_job_removes_an_ended_one(client):
     response = await client.delete(f"/v1/jobs/{job['id']}")
     assert (early.status_code, response.status_code, response.content) == (409, 204, b"")
     assert (await client.get(f"/v1/jobs/{job['id']}")).status_code == 404
+
+
+async def test_a_job_chooses_among_the_stores_that_are_offered(app, client, next_job):
+    body = {"source": "https://example.com/a", "target": "https://example.com/b", "storage": "gcs"}
+    refused = await client.post("/v1/jobs", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
+    assert "cannot be kept in gcs here" in refused.json()["detail"]
+    app.state.service._config = ServiceConfig(storages=frozenset({"gcs"}))
+    assert (await client.post("/v1/jobs", json=body)).status_code == 202
+    assert (await next_job()).spec["storage"] == "gcs"
+    assert (await client.post("/v1/jobs", json=body | {"storage": "floppy"})).status_code == 422
