@@ -114,4 +114,4 @@ def _free_port() -> int:
 
 def is_asked_for() -> bool:
     """Whether the tests of S3 are to be run against it: it takes a minute to install and a quarter of one to start."""
-    return os.environ.get("ATELIER_TEST_S3") == "radosgw"
+    return os.environ.get("S3_TEST_SERVER") == "radosgw"

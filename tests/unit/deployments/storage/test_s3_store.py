@@ -1,6 +1,6 @@
 """The S3 store against a real server over TLS: rclone serves a folder as buckets. A proxy in front of it makes the faults.
 
-``ATELIER_TEST_S3=radosgw`` takes the gateway of a Ceph cluster in its place.
+``S3_TEST_SERVER=radosgw`` takes the gateway of a Ceph cluster in its place.
 """
 
 import asyncio
