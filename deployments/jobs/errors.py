@@ -415,9 +415,17 @@ class FetchFailed(Unavailable):
 
 
 class UploadFailed(Unavailable):
-    """An artifact could not be stored."""
+    """An artifact could not be stored; the store may have said when to come again."""
 
     code = "upload_failed"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class BackendLost(Unavailable):

@@ -26,6 +26,7 @@ from cloudflare import (
 
 from deployments.jobs.errors import UploadFailed
 from deployments.storage.cloud_configs import CF_IMAGES_TOKEN, CfImagesConfig
+from deployments.storage.retry_after import retry_after_s
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 TRIES = 5  # with pauses of 0.2, 0.4 … s and jitter, or as long as the server says
@@ -100,15 +101,9 @@ def pause_after(error: Exception) -> bool | float:
     if isinstance(error, APIStatusError):
         if error.status_code not in {408, 429} and error.status_code < 500:
             return False
-        wait_s = retry_after_s(error.response)
+        wait_s = retry_after_s(error.response.headers.get("Retry-After"))
         return True if wait_s is None else wait_s <= RETRY_S and wait_s
     return isinstance(error, (APIConnectionError, httpx.TransportError)) and not _is_untrusted(error)
-
-
-def retry_after_s(response: httpx.Response) -> float | None:
-    """Return what the server asks for in seconds; a date is not understood, because Cloudflare sends none."""
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None
 
 
 def codes_of(error: APIError) -> set[int]:
@@ -129,7 +124,7 @@ def _advice(error: Exception) -> str:  # noqa: PLR0911 -- one sentence a cause
     if isinstance(error, (AuthenticationError, PermissionDeniedError)) or codes & NO_SUCH_TOKEN:
         return f"the token is not accepted: make one with the permission Cloudflare Images Edit for this account, and set {CF_IMAGES_TOKEN}"
     if isinstance(error, RateLimitError):
-        wait_s = retry_after_s(error.response)
+        wait_s = retry_after_s(error.response.headers.get("Retry-After"))
         return f"Cloudflare takes no more calls now: try again {'later' if wait_s is None else f'in {wait_s:.0f} s'}"
     if isinstance(error, APIStatusError):
         shown = ", ".join(map(str, sorted(codes)))

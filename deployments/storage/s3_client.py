@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from deployments.jobs.errors import UploadFailed
+from deployments.storage.retry_after import retry_after_s
 
 CONNECTIONS = 16  # of one process: 4 parts in flight of each of 4 uploads
 CONNECT_S, READ_S = 5.0, 30.0  # boto3 waits for a minute each: a server that hangs would hold a worker
@@ -148,7 +149,9 @@ class S3Client:
         try:
             yield
         except ClientError as error:
-            raise UploadFailed(f"nothing could be {action} in {where}: {_advice(code_of(error))}") from error
+            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            pause_s = retry_after_s(headers.get("retry-after"))
+            raise UploadFailed(f"nothing could be {action} in {where}: {_advice(code_of(error))}", pause_s) from error
         except NoCredentialsError:
             raise UploadFailed(f"there are no keys for {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every machine") from None
         except SSLError:

@@ -12,12 +12,13 @@ from typing import TypeVar
 
 import stamina
 
-from deployments.jobs.errors import ServiceError, Unavailable
+from deployments.jobs.errors import ServiceError, Unavailable, UploadFailed
 from deployments.jobs.ports import PART_BYTES, StoredObject, Uploader, UploadToken
 
 PARTS_IN_FLIGHT = 4  # 32 MiB of memory an upload; more would not be faster than one disk or one cloud connection
 ATTEMPTS = 6  # with pauses of 0.1, 0.2, 0.4 ... s and jitter: an uploader replica is replaced within seconds
 GIVE_UP_AFTER_S = 60.0
+FIRST_PAUSE_S = 0.1
 
 T = TypeVar("T")
 
@@ -97,10 +98,20 @@ async def _one_less(in_flight: set[asyncio.Task[None]]) -> set[asyncio.Task[None
 
 
 async def _persist(call: Callable[[], Awaitable[T]]) -> T:
-    async for attempt in stamina.retry_context(on=Unavailable, attempts=ATTEMPTS, timeout=GIVE_UP_AFTER_S, wait_initial=0.1):
+    async for attempt in stamina.retry_context(on=_pause, attempts=ATTEMPTS, timeout=GIVE_UP_AFTER_S, wait_initial=FIRST_PAUSE_S):
         with attempt:
             return await call()
     raise AssertionError("stamina ends by raising the last error")
+
+
+def _pause(error: Exception) -> bool | float:
+    """Say whether a call is made again, and after how many seconds where the store has named a time that is worth waiting for."""
+    if not isinstance(error, Unavailable):
+        return False
+    asked_s = error.retry_after_s if isinstance(error, UploadFailed) else None
+    if asked_s is None:
+        return True
+    return False if asked_s >= GIVE_UP_AFTER_S else max(asked_s, FIRST_PAUSE_S)
 
 
 async def _file_parts(path: Path) -> AsyncIterator[bytes]:

@@ -397,7 +397,8 @@ class Faults:
     async def handle(self, request):
         if self.overloaded:
             self.overloaded -= 1
-            return web.Response(status=503, text="<Error><Code>SlowDown</Code></Error>", content_type="application/xml")
+            text = "<Error><Code>SlowDown</Code></Error>"
+            return web.Response(status=503, text=text, content_type="application/xml", headers={"Retry-After": "7"})
         if request.method == "PUT" and self.cut_uploads:
             self.cut_uploads -= 1
             await request.content.read(1000)
@@ -454,8 +455,9 @@ async def test_a_storm_of_503_is_waited_out(shaky, faults, tmp_path):
 
 async def test_a_server_that_stays_overloaded_is_told(shaky, faults):
     faults.overloaded = 1000
-    with pytest.raises(UploadFailed, match="overloaded: try again later"):
+    with pytest.raises(UploadFailed, match="overloaded: try again later") as told:
         await shaky.put(KEY, "image/png", b"picture", sha256(b"picture"))
+    assert told.value.retry_after_s == 7.0
     faults.overloaded = 0
     with pytest.raises(FileNotFound):
         await shaky.size(KEY)

@@ -1,12 +1,14 @@
 import asyncio
 import hashlib
+import pickle
 from collections import Counter
 
 import pytest
 import stamina
 
-from deployments.jobs.errors import InvalidInput, UploadFailed
+from deployments.jobs.errors import InvalidInput, Unavailable, UploadFailed
 from deployments.jobs.ports import PART_BYTES, StoredObject, UploadToken
+from deployments.storage import upload
 from deployments.storage.upload import ATTEMPTS, PARTS_IN_FLIGHT, upload_file, upload_stream
 
 TOKEN = UploadToken("key", "id", "video/mp4")
@@ -130,6 +132,15 @@ async def test_upload_repeats_what_failed():
     stored = await upload_stream(uploader, chunks([PART_BYTES, 10]), "key", "video/mp4")
     assert stored.size_bytes == PART_BYTES + 10
     assert uploader.aborted == 0
+
+
+def test_a_store_that_names_a_time_is_given_it():
+    asked = [upload._pause(UploadFailed("overloaded", seconds)) for seconds in (None, 0.0, 7.0, 3600.0)]
+    assert asked == [True, upload.FIRST_PAUSE_S, 7.0, False], "an hour is for the job's next attempt"
+    assert upload._pause(Unavailable("away")) is True
+    assert upload._pause(ValueError("no")) is False
+    copy = pickle.loads(pickle.dumps(UploadFailed("overloaded", 7.0)))
+    assert (str(copy), copy.retry_after_s) == ("overloaded", 7.0)
 
 
 @pytest.mark.parametrize("what", [1, "complete"])
