@@ -12,6 +12,7 @@ class FakeResolver(AbstractResolver):
     asked: list[str] = field(default_factory=list)
 
     async def resolve(self, host, port=0, family=socket.AF_INET):
+        host = host.lower()
         self.asked.append(host)
         if host not in self.answers:
             raise OSError(None, "no such name")

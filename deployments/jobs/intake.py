@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.jobs.errors import FileNotFound, InvalidInput, MediaTooLarge, MediaTypeMismatch, StoreUnavailable, UnsupportedMedia
 from deployments.jobs.logs import fields, get_logger
-from deployments.jobs.media_types import SNIFF_BYTES, is_same_type, sniff
+from deployments.jobs.media_types import SCRIPTABLE, SNIFF_BYTES, is_same_type, sniff
 from deployments.jobs.model import FileRecord, JsonObject
 from deployments.jobs.ports import Clock, JobStore, StoredObject, Uploader
 from deployments.jobs.spec import TAKEN, FileRef, InlineRef, JobSpec, Taken, UrlRef
@@ -26,7 +26,6 @@ log = get_logger(__name__)
 
 MEDIA = ("image/", "video/", "audio/")
 HEADER_BYTES = 64 * 1024  # of an upload that are looked at before the rest is stored: a picture's size is in them but for huge metadata
-SCRIPTABLE = frozenset({"image/svg+xml"})  # a document that runs scripts, not a picture
 INLINE_FILES = uuid.UUID("6b1b0f57-9a1f-4b0e-9a3a-6f5d3b0c8a21")  # namespace of the ids of inline media; drawn once at random
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")  # control characters and those that reverse the reading order

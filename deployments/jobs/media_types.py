@@ -5,6 +5,7 @@ The table also knows a few types that we do not read, so that a refusal can name
 
 from __future__ import annotations
 
+SCRIPTABLE = frozenset({"image/svg+xml"})  # a document that runs scripts, not a picture
 SNIFF_BYTES = 512  # enough for every signature below and for the document type of a Matroska header
 
 _PREFIXES: tuple[tuple[bytes, str], ...] = (

@@ -30,6 +30,8 @@ NEVER_PUBLIC: tuple[IpNetwork, ...] = (
     IPv4Network("100.64.0.0/10"),  # carrier NAT, RFC 6598; 100.100.100.200 is Alibaba Cloud's metadata service
     IPv6Network("64:ff9b:1::/48"),  # local-use NAT64, RFC 8215
     IPv6Network("fec0::/10"),  # site-local, RFC 3879
+    IPv6Network("3fff::/20"),  # documentation, RFC 9637
+    IPv6Network("5f00::/16"),  # segment routing inside of a network, RFC 9602
 )
 
 

@@ -20,7 +20,7 @@ from yarl import URL
 from deployments.jobs.errors import UrlNotAllowed
 from deployments.storage.address import AllowList, IpAddress, is_name, is_public, normal_name, parse_host
 
-_BAD_CHARACTERS = re.compile(r"[\x00-\x20\x7f\\]")  # where two parsers read a URL differently, an attacker stands between them
+_BAD_CHARACTERS = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")  # where two parsers read a URL differently, an attacker stands between them
 
 
 def without_secrets(url: URL) -> str:
@@ -127,6 +127,8 @@ def parse_url(text: str) -> URL:
     if not _BAD_CHARACTERS.search(text):
         try:
             url = URL(text, encoded=text.isascii())
+            if "[" in url.raw_authority and ":" not in (url.raw_host or ""):
+                raise ValueError("brackets around what is no IPv6 address")  # yarl would take them off and ask DNS
             return url.with_port(url.port) if url.port else url  # reading the port raises when it is no number
         except ValueError:
             pass

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from deployments.jobs.errors import MediaTooLarge, UnsupportedMedia
-from deployments.jobs.media_types import SNIFF_BYTES, sniff
+from deployments.jobs.media_types import SCRIPTABLE, SNIFF_BYTES, sniff
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class IncomingFile:
         found = sniff(self._head)
         if found == "text/html":
             raise UnsupportedMedia(f"{self.shown} answered a web page, not media: use the direct link to the file")
-        if found is None or not found.startswith(("image/", "video/", "audio/")):
+        if found is None or found in SCRIPTABLE or not found.startswith(("image/", "video/", "audio/")):
             raise UnsupportedMedia(
                 f"{self.shown} answered {found or 'bytes of no known type'}: give the URL of a picture, video or audio file"
             )

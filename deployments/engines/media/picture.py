@@ -123,7 +123,8 @@ def _check(image: Image.Image, limits: MediaLimits) -> None:
         raise _too_many_pixels(limits)
     if max(width, height) > limits.max_side_px:
         raise MediaTooLarge(f"the picture is {width}x{height}: scale it so that no side is over {limits.max_side_px} pixels")
-    if getattr(image, "is_animated", False):
+    # A JPEG with more pictures behind the first (MPO: depth, a second lens, a preview) is a photo of a telephone, and no animation.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
         raise UnsupportedMedia("animated PNG and WebP are not supported: send a GIF or an MP4, or a still picture")
 
 

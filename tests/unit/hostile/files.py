@@ -83,6 +83,39 @@ def exif_that_points_at_itself() -> bytes:
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + data[2:]
 
 
+def avi_with_playlist(place: bytes) -> bytes:
+    """An AVI whose subtitle track holds a file of its own (GAB2), which FFmpeg opens by a demuxer of its choice: a playlist."""
+    playlist = b"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:10,\n" + place + b"\n#EXT-X-ENDLIST\n"
+    gab2 = b"GAB2\x00\x02\x00" + struct.pack("<I", 0) + b"\x04\x00" + struct.pack("<I", len(playlist)) + playlist
+    form = riff(b"strf", bytes(40))
+    track = riff(b"strh", b"txts" + bytes(52)) + form
+    main = riff(b"avih", struct.pack("<14I", 40_000, 0, 0, 16, 1, 0, 1, 0, 8, 8, 0, 0, 0, 0))
+    lists = riff(b"LIST", b"hdrl" + main + riff(b"LIST", b"strl" + track)) + riff(b"LIST", b"movi" + riff(b"00tx", gab2))
+    return riff(b"RIFF", b"AVI " + lists)
+
+
+def riff(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+def film_of_tracks(tracks: int) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as made:
+        for stream in [made.add_stream("pcm_s16le", 8000) for _ in range(tracks)]:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), "s16", "mono")
+            frame.sample_rate = 8000
+            made.mux([*stream.encode(frame), *stream.encode(None)])
+    return buffer.getvalue()
+
+
+def photo_of_two(broken: bool = False) -> bytes:
+    """A JPEG with a second picture behind it, as telephones write them."""
+    buffer = io.BytesIO()
+    first, second = (Image.effect_noise((48, 32), spread).convert("RGB") for spread in (60, 20))
+    first.save(buffer, "MPO", save_all=True, append_images=[second])
+    return patched(buffer.getvalue(), b"MPF\x00", 8, b"\xff\xff\xff\xff") if broken else buffer.getvalue()
+
+
 def gif(width: int, height: int, frames: int) -> bytes:
     frame = b"\x21\xf9\x04\x00\x00\x00\x00\x00" + b",\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00"
     return b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\x00\x00\x00\x00\x00\xff\xff\xff" + frame * frames + b";"
@@ -202,6 +235,11 @@ FILES: dict[str, Callable[[], bytes]] = {
     "jpeg-with-zip": lambda: picture("JPEG") + zip_bomb(),
     "jpeg-cmyk": lambda: picture("JPEG", "CMYK"),
     "jpeg-exif-cut": lambda: patched(picture("JPEG", exif=b"Exif\x00\x00" + bytes(64)), b"\xff\xe1", 2, b"\xff\xff"),
+    "jpeg-of-two": photo_of_two,
+    "jpeg-of-two-broken": lambda: photo_of_two(broken=True),
+    "jpeg-with-html": lambda: picture("JPEG", comment=b"<html><script>alert(1)</script>"),
+    "html-with-png": lambda: b"<html><script>alert(1)</script>" + picture("PNG"),
+    "zip-with-jpeg": lambda: zip_bomb() + picture("JPEG"),
     # GIF, which is a video to us
     "gif-million-frames": lambda: gif(1, 1, 40_000),
     "gif-huge": lambda: gif(65_535, 65_535, 1),
@@ -251,5 +289,13 @@ FILES: dict[str, Callable[[], bytes]] = {
     "flac-garbage": lambda: b"fLaC" + np.random.default_rng(3).bytes(5000),
     "ogg-garbage": lambda: b"OggS" + np.random.default_rng(4).bytes(5000),
     "avi-garbage": lambda: b"RIFF\x00\x10\x00\x00AVI LIST" + np.random.default_rng(5).bytes(5000),
+    "avi-playlist-in-subtitles": lambda: avi_with_playlist(b"http://127.0.0.1:65521/a.ts"),
+    "mov-reference-film": lambda: (
+        FTYP.replace(b"isom", b"qt  ")
+        + box(
+            b"moov", box(b"rmra", box(b"rmda", box(b"rdrf", bytes(4), b"url ", struct.pack(">I", 29), b"http://127.0.0.1:65521/a.mov\x00")))
+        )
+    ),
+    "mkv-many-tracks": lambda: film_of_tracks(120),
     "asf-garbage": lambda: b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\x00\xaa\x00b\xcel" + bytes(500),
 }

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 import socket
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from tests.unit.hostile.files import CANARY, FILES
 from tests.unit.hostile.judge import judge, peak_bytes
+from tests.unit.hostile.listing import expected
 
-README = Path(__file__).parents[2] / "data" / "hostile" / "README.md"
-EXPECTED = dict(re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (passes|[a-z_]+) \|$", README.read_text("utf-8"), re.MULTILINE))
+EXPECTED = expected("Files")
 HANGS_S = 30  # the slowest takes a third of a second
 MEMORY = 2**30
 

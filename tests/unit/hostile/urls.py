@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 -- letters that look like others are the attack
 """URLs that mean harm. ``{c}`` is the port of the canary, ``{m}`` the one of the server that is public to these tests.
 
 ``PUBLIC`` stands for the internet: an address of loopback, opened for its one port, on which ``servers.py`` answers.
@@ -157,7 +158,7 @@ URLS: dict[str, str] = {
     "name-kubernetes": "http://kubernetes.default.svc/",
     "name-docker": "http://host.docker.internal/",
     "name-rebinds-between-tries": "http://rebind.test:{m}/busy",
-    "name-rebinds-at-redirect": "http://rebind.test:{m}/to-rebound",
+    "name-rebinds-at-redirect": "http://rebind.test:{m}/to/rebound",
     "name-nobody": "http://nobody.test/",
     # two readings of one text
     "text-user": "http://user@127.0.0.1:{c}/",
@@ -243,10 +244,10 @@ URLS: dict[str, str] = {
     "scheme-subfile": "subfile,,start,0,end,9,,:/etc/passwd",
     "scheme-pipe": "pipe:0",
     "scheme-data-in-fetcher": "data:image/png;base64,iVBORw0KGgo=",
-    "scheme-s3-closed": "s3://secrets/a.png",
+    "scheme-s3-closed": "s3://closed/a.png",
     "scheme-s3-host": "s3://127.0.0.1:{c}/a.png",
-    "scheme-s3-climbs": "s3://../secrets/a.png",
-    "scheme-gs-closed": "gs://secrets/a.png",
+    "scheme-s3-climbs": "s3://../closed/a.png",
+    "scheme-gs-closed": "gs://closed/a.png",
     # odd, and harmless: they lead to where they say
     "odd-upper-case": "HTTP://PUBLIC.TEST:{m}/picture",
     "odd-root-dot": "http://public.test.:{m}/picture",
