@@ -43,7 +43,7 @@ CASES = {
     "webp": encoded(NOISE, "WEBP", quality=80),
     "webp-lossless": encoded(NOISE, "WEBP", lossless=True),
     "colour-16-bit": png(32, 16, depth=16, color=2, data=b"".join(b"\0" + bytes(range(192)) for _ in range(16))),
-    "interlaced": png(8, 8, data=b"".join(b"\0" + bytes(range(n * 3)) for n in (1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8)), interlace=1),
+    "interlaced": png(8, 8, data=b"".join(b"\0" + bytes(range(n * 3)) for n in (1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8)), interlace=1),
     "two-in-one": two_in_one(),
     "apng-of-one": encoded(NOISE, "PNG", save_all=True),
 }
@@ -56,7 +56,8 @@ def test_an_odd_picture_comes_out_as_pillow_reads_it(name):
     with Image.open(io.BytesIO(CASES[name])) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[..., ::-1]
     found = load_picture(CASES[name], MediaLimits())
-    assert (found.dtype, found.flags.c_contiguous) == (np.uint8, True)
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
     assert np.array_equal(found, expected)
 
 
